@@ -1,0 +1,269 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * struct img: an opened disk image, and struct format: what a driver provides.
+ *
+ * An image is an io (its first member): reading, writing, zeroing, flushing and mapping an image is
+ * io_pread(&img->io, …) and so on, and the extents that io_map(&img->io) reports are resolved
+ * through the backing chain. A format only says where things are; this layer moves the bytes, walks
+ * the chain, fills zeros, and runs the allocation protocol.
+ *
+ * Locks, in order: gate, then meta; the top image before its backing.
+ *   gate   shared: every read and write, while it uses offsets that the format gave it.
+ *          exclusive, briefly: turn (metadata write-back), snapshot, resize, check, close.
+ *   meta   the format's tables, the allocator, busy. Never held over guest data I/O; metadata I/O
+ *          under it is fine.
+ * A cluster that is freed stays untouched on disk until a turn ran, and a turn is exclusive: so a
+ * host offset obtained under the shared gate stays valid until the gate is released.
+ */
+#ifndef IMGKIT_IMAGE_IMG_H
+#define IMGKIT_IMAGE_IMG_H
+
+#include <jansson.h>
+#include <pthread.h>
+
+#include "base/job.h"
+#include "base/opt.h"
+#include "base/ranges.h"
+#include "io/io.h"
+
+struct img;
+struct build;
+
+/* What a probe function may look at: the first bytes of the file, and its size. Never the io. */
+struct probe {
+	const unsigned char *head; /* zero padded to PROBE_HEAD bytes */
+	size_t head_len;	   /* bytes that the file really has there */
+	uint64_t size;		   /* bytes */
+	const char *name;	   /* path, for messages only */
+};
+#define PROBE_HEAD 4096
+
+/* How open treats the image. */
+enum {
+	IMG_RDWR = 1 << 0,	 /* read and write; without it read-only */
+	IMG_NO_BACKING = 1 << 1, /* open only the named file: info, check, … */
+	IMG_SHARE = 1 << 2,	 /* -U: no locks; read-only */
+	IMG_UNTRUSTED = 1 << 3,	 /* no file but the named one; no raw fallback; tight limits */
+	IMG_UNSAFE = 1 << 4,	 /* cache=unsafe: flush and all write barriers do nothing */
+	IMG_DIRECT = 1 << 5,	 /* cache=none, directsync: O_DIRECT */
+	IMG_SYNC = 1 << 6,	 /* cache=writethrough, directsync: flush after every write */
+	IMG_FOR_CHECK = 1 << 7,	 /* open what can be opened: dirty, corrupt, broken snapshots */
+};
+
+struct img_open_args {
+	const char *path;
+	const char *format;    /* driver name, or NULL: probe */
+	unsigned flags;	       /* IMG_… */
+	const char *snapshot;  /* read-only view of this internal snapshot (id or name), or NULL */
+	unsigned max_depth;    /* length of the backing chain, 0: the default of 64 */
+};
+
+/* The answer of place: where [off, off+len) of the guest is to be written. */
+struct placement {
+	uint64_t off, len;  /* guest bytes covered: a non-empty prefix of what was asked */
+	uint64_t host;	    /* byte in img->file for `off`, or, if fresh, for `start` */
+	bool fresh;	    /* new space, not visible until link */
+	bool zeroed;	    /* fresh space that is known to read as zeros now */
+	uint64_t start, span; /* fresh: the whole units (multiples of img->unit) that were reserved;
+			       * start <= off, off+len <= start+span (clipped to the disk's end) */
+};
+
+/* An internal snapshot as the user sees it. Strings are owned. */
+struct snapshot {
+	char *id, *name;
+	uint64_t vm_state_size; /* bytes */
+	uint64_t disk_size;	/* bytes */
+	uint64_t vm_clock_ns;
+	uint64_t icount;	/* UINT64_MAX: not recorded */
+	uint32_t date_sec, date_nsec;
+};
+
+struct snapshot_ops {
+	/* The image's list, in table order; borrowed until the next change. */
+	const struct snapshot *(*list)(struct img *, unsigned *n);
+	/* The next four run with the gate held exclusively, and leave everything durable. */
+	int (*create)(struct img *, const char *name, const struct snapshot *meta, struct err *);
+	int (*apply)(struct img *, unsigned index, struct err *);
+	int (*remove)(struct img *, unsigned index, struct err *);
+	/* Turns a read-only image into a view of the snapshot. */
+	int (*view)(struct img *, unsigned index, struct err *);
+};
+
+struct create_args {
+	uint64_t size;		    /* bytes, virtual */
+	const char *backing;	    /* name to store, or NULL */
+	const char *backing_format; /* format to store, or NULL */
+	const struct opts *opts;    /* values for the format's create_opts; NULL: all defaults */
+};
+
+/* What check found; counters as `qemu-img check` counts them. */
+struct check_result {
+	uint64_t corruptions, leaks, check_errors;
+	uint64_t corruptions_fixed, leaks_fixed;
+	uint64_t image_end_offset;			/* bytes */
+	uint64_t total_clusters, allocated_clusters;	/* guest clusters */
+	uint64_t compressed_clusters, fragmented_clusters;
+};
+enum { CHECK_FIX_LEAKS = 1 << 0, CHECK_FIX_ERRORS = 1 << 1 };
+
+/* Sink for findings: one line of text each, without newline. May be called from one thread only. */
+struct check_sink {
+	void (*line)(void *ctx, const char *text);
+	void *ctx;
+};
+
+/* What measure answers: bytes that a file of the format needs. */
+struct measure_result {
+	uint64_t required, fully_allocated, bitmaps;
+	bool has_bitmaps;
+};
+
+/* What the format adds to `img info`. */
+struct img_info {
+	uint64_t cluster_size; /* 0: the format has none */
+	bool dirty, encrypted;
+	json_t *specific; /* owned: {"type": …, "data": {…}}, keys in the peer's order; or NULL */
+};
+
+enum {
+	FMT_WRITE = 1 << 0,
+	FMT_BACKING = 1 << 1,	/* can name a backing file */
+	FMT_CODED = 1 << 2,	/* can hold compressed clusters */
+	FMT_CREATE = 1 << 3,
+	FMT_CHECK = 1 << 4,
+};
+
+struct format {
+	const char *name, *summary;
+	unsigned caps;
+	size_t img_size;	       /* bytes to allocate; struct img is its first member */
+	const struct opt *create_opts; /* ends with a NULL name; NULL: no options */
+
+	int (*probe)(const struct probe *); /* pure; 0 no, 100 certain */
+	/* img->file, io.name and open_flags are set. Fills io.size, unit, backing_*, state. */
+	int (*open)(struct img *, struct err *);
+	void (*close)(struct img *); /* frees memory only */
+
+	/* Under gate (shared) and meta. This layer only: EXT_ABSENT where it holds nothing. */
+	int (*map)(struct img *, uint64_t off, uint64_t len, struct extent *, struct err *);
+	/* Under gate only. [off, off+len) lies inside the extent. */
+	int (*decode)(struct img *, const struct extent *, void *buf, size_t len, uint64_t off,
+		      struct err *);
+
+	/* Allocation protocol (image/write.c), under gate (shared) and meta. A format without
+	 * place passes writes straight to img->file (raw). */
+	int (*place)(struct img *, uint64_t off, uint64_t len, struct placement *, struct err *);
+	int (*link)(struct img *, const struct placement *, struct err *);
+	void (*unplace)(struct img *, const struct placement *);
+	/* Whole units. Does a prefix of the range and says in *did how many bytes (> 0 on
+	 * success). -ENOTSUP: the caller writes zeros. Under gate (shared) and meta. */
+	int (*zero)(struct img *, uint64_t off, uint64_t len, unsigned flags, uint64_t *did,
+		    struct err *);
+	int (*discard)(struct img *, uint64_t off, uint64_t len, uint64_t *did, struct err *);
+	/* True when so much metadata is dirty that a turn should run before more is dirtied. */
+	bool (*pressure)(struct img *);
+	/* Under gate (exclusive): writes back all metadata in crash order; durable on return. */
+	int (*turn)(struct img *, struct err *);
+	/* Under gate (exclusive): turn, then marks the image cleanly closed. */
+	int (*settle)(struct img *, struct err *);
+	/* Under gate (exclusive). prealloc: one of PREALLOC_…, for the grown part. */
+	int (*resize)(struct img *, uint64_t size, int prealloc, struct err *);
+	/* Under gate (exclusive). Stores other backing strings (NULL: none). */
+	int (*set_backing)(struct img *, const char *name, const char *format, struct err *);
+
+	int (*info)(struct img *, struct img_info *, struct err *);
+	int (*check)(struct img *, unsigned fix, struct check_result *, const struct check_sink *,
+		     struct job *, struct err *);
+	/* Space for an image of this format that would hold the data of src (NULL: an empty one
+	 * of args->size). */
+	int (*measure)(const struct create_args *, struct io *src, struct measure_result *,
+		       struct job *, struct err *);
+	/* New images are made by a builder: create is "begin, finish". See image/build.h. */
+	int (*build)(struct io *file, const struct create_args *, unsigned flags, struct build **,
+		     struct err *);
+	const struct snapshot_ops *snapshots; /* NULL: none */
+};
+
+enum { PREALLOC_OFF, PREALLOC_METADATA, PREALLOC_FALLOC, PREALLOC_FULL };
+
+struct img {
+	struct io io; /* first: an image is an io */
+	const struct format *fmt;
+	struct io *file;    /* owned: the file that holds the image */
+	struct img *backing; /* owned; NULL: none, or not opened */
+	unsigned open_flags; /* IMG_… */
+	uint64_t unit;	     /* allocation unit (cluster, grain) in bytes; 1 for raw */
+	bool probed;	     /* the format was found by probing, not given */
+
+	char *backing_name;   /* owned: as stored in the image; NULL: none */
+	char *backing_format; /* owned: as stored; NULL: not stored */
+	char *backing_path;   /* owned: resolved path, also when it was not opened */
+
+	pthread_rwlock_t gate;
+	pthread_mutex_t meta;
+	pthread_cond_t idle;   /* with meta: busy shrank */
+	struct ranges busy;    /* guest ranges between place and link */
+	_Atomic int broken;    /* positive errno: a flush failed, no more writes (sticky) */
+	atomic_bool unsettled; /* written to since the last settle */
+};
+
+static inline struct img *io_img(struct io *io)
+{
+	return (struct img *)(void *)io; /* io is the first member */
+}
+
+/* Whether an io is an opened image (then io_img may be used). */
+bool io_is_img(const struct io *io);
+
+/* All formats in probe order, ends with NULL; raw is last. */
+extern const struct format *const formats[];
+const struct format *format_find(const char *name);
+
+/*
+ * Opens an image and, unless IMG_NO_BACKING, its backing chain. Close with io_close(&img->io).
+ * Errors: -ENOENT, -EACCES, -EBUSY (locked), -EUCLEAN (recognised but broken: never falls through
+ * to raw), -EMEDIUMTYPE (not of the format that was given, or probe found none), -ENOTSUP (feature), -ELOOP.
+ */
+int img_open(const struct img_open_args *args, struct img **out, struct err *err);
+
+/* The same on an io that is already open (owned on success): nested images, tests. No backing is
+ * opened, unless `backing` is given (owned on success). */
+int img_open_io(struct io *file, const char *format, unsigned flags, struct img *backing,
+		struct img **out, struct err *err);
+
+/* Guesses the format from the first bytes. NULL format with 0: nothing but raw fits. */
+int img_probe(struct io *file, const struct format **fmt, struct err *err);
+
+/*
+ * Resolves a name that stands in an image to a path: relative to the directory of `base` (unless
+ * absolute). The caller frees *path. Names that are not plain paths ("json:…", "nbd://…", "a:b")
+ * are refused: -EINVAL.
+ */
+int img_resolve_name(const char *base, const char *name, char **path, struct err *err);
+
+/* This layer's extent only (EXT_ABSENT possible); takes the locks. */
+int img_map_layer(struct img *img, uint64_t off, uint64_t len, struct extent *ext,
+		  struct err *err);
+
+/* Changes that exclude everything else; each takes the gate. Durable on return. */
+int img_resize(struct img *img, uint64_t size, int prealloc, struct err *err);
+int img_snapshot_create(struct img *img, const char *name, const struct snapshot *meta,
+			struct err *err);
+int img_snapshot_apply(struct img *img, unsigned index, struct err *err);
+int img_snapshot_remove(struct img *img, unsigned index, struct err *err);
+int img_snapshot_view(struct img *img, unsigned index, struct err *err);
+
+/* The list (borrowed until the next change); *n = 0 for formats without snapshots. */
+const struct snapshot *img_snapshots(struct img *img, unsigned *n);
+
+/* Index of the snapshot called `text`: by id first, then by name. -ENOENT. */
+int img_snapshot_find(struct img *img, const char *text, unsigned *index, struct err *err);
+
+/* Flushes everything and marks the image cleanly closed. io_close does it too, without telling. */
+int img_settle(struct img *img, struct err *err);
+
+/* Runs check under the gate; -ENOTSUP when the format has none. */
+int img_check(struct img *img, unsigned fix, struct check_result *res,
+	      const struct check_sink *sink, struct job *job, struct err *err);
+
+#endif

@@ -1,0 +1,104 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * The frame of the `img` program: one command = one file = one `struct cmd` in the table of
+ * main.c. Usage text, --help, bash completion and the man page check are derived from the tables.
+ *
+ * Called by the name `qemu-img` (a symlink) the program is a drop-in for the peer: cli->peer is
+ * set, messages are prefixed `qemu-img: `, files are overwritten, texts are the peer's.
+ */
+#ifndef IMGKIT_TOOLS_CLI_H
+#define IMGKIT_TOOLS_CLI_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/err.h"
+#include "base/job.h"
+#include "image/img.h"
+
+/* One option. id below 128: its short letter; ids of long-only options start at CLI_LONG. */
+struct cmd_opt {
+	int id;
+	const char *name; /* long name without dashes, or NULL */
+	const char *arg;  /* metavariable, or NULL: a flag */
+	const char *help; /* one line */
+};
+#define CLI_LONG 256
+
+struct cli;
+
+struct cmd {
+	const char *name, *summary;
+	const char *args;	     /* positional arguments for the usage line */
+	const struct cmd_opt *opts;  /* ends with id 0; -h/--help is implied */
+	const char *exit_codes;	     /* text for --help; NULL: "0 success, 1 error" */
+	int (*run)(struct cli *cli); /* returns the exit code */
+};
+
+struct cli {
+	const char *prog; /* "img", or "qemu-img": the prefix of messages */
+	bool peer;	  /* behave as the peer to the letter */
+	const struct cmd *cmd;
+	int argc;	  /* after the command's name */
+	char **argv;
+	/* cli_next leaves here: */
+	char *arg;	  /* the option's argument, or the positional argument */
+	/* private to cli.c */
+	int pos;
+	bool only_args;
+	char *rest;
+	int pending_exit;
+};
+
+/*
+ * The next option's id, CLI_ARG for a positional argument (in cli->arg; options and arguments may
+ * be mixed, "--" ends options), CLI_END, or CLI_EXIT: something was printed (an error, or --help)
+ * and the command must `return cli_exit_code(cli)`.
+ */
+enum { CLI_END = -1, CLI_EXIT = -2, CLI_ARG = -3 };
+int cli_next(struct cli *cli);
+int cli_exit_code(const struct cli *cli);
+
+/* "PROG: text" on stderr. Return 1, so that `return cli_error(…)` reads well. */
+int cli_error(const struct cli *cli, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+int cli_warn(const struct cli *cli, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+/* A wrong command line: the text, then "Try 'PROG CMD --help' for more information". Returns 1. */
+int cli_usage(const struct cli *cli, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+
+/* Parsers that print their own error: true when fine. */
+bool cli_size(const struct cli *cli, const char *what, const char *text, uint64_t *out);
+bool cli_uint(const struct cli *cli, const char *what, const char *text, uint64_t min,
+	      uint64_t max, uint64_t *out);
+/* --output=human|json */
+bool cli_output(const struct cli *cli, const char *text, bool *json);
+/* -t, -T: none|off writeback writethrough directsync unsafe → IMG_UNSAFE, IMG_DIRECT, IMG_SYNC */
+bool cli_cache(const struct cli *cli, const char *text, unsigned *flags);
+/* Known format name or an error. */
+bool cli_format(const struct cli *cli, const char *name);
+
+/* Opens an image and prints "Could not open 'X': …" when it fails (then NULL). */
+struct img *cli_open(const struct cli *cli, const struct img_open_args *args);
+
+/* Flushes stdout and reports a write error (full disk, closed pipe): use as the last step. */
+int cli_finish_output(const struct cli *cli, int code);
+
+/* ---- progress and signals (progress.c) ---- */
+enum progress_mode { PROGRESS_NONE, PROGRESS_AUTO, PROGRESS_PLAIN, PROGRESS_JSON };
+struct progress;
+/*
+ * Watches job from a thread of its own: -p on a terminal shows bytes, rate, time left; not on a
+ * terminal the peer's "    (12.00/100%)\r" line; JSON one object per line. SIGUSR1 prints one line
+ * at any time; SIGINT, SIGTERM and SIGHUP set job->cancelled (a second one kills). what: "convert".
+ * Never fails: without memory or thread there is just no display.
+ */
+struct progress *progress_start(const struct cli *cli, enum progress_mode mode, const char *what,
+				struct job *job);
+/* Ends the display (ok: at 100 %). Returns the signal that cancelled the job, or 0. */
+int progress_stop(struct progress *p, bool ok);
+/* Parses the argument of --progress=json|plain|auto|none. */
+bool progress_parse(const struct cli *cli, const char *text, enum progress_mode *mode);
+
+extern const struct cmd cmd_create, cmd_info, cmd_check, cmd_convert, cmd_resize, cmd_snapshot,
+	cmd_map, cmd_measure, cmd_compare, cmd_checksum;
+
+#endif
