@@ -4,6 +4,7 @@
 #define IMGKIT_BASE_JSON_H
 
 #include <jansson.h>
+#include <stdint.h>
 
 /* A JSON string of any C string: bytes that are not UTF-8 become U+FFFD. NULL when out of memory. */
 json_t *json_text(const char *s);
