@@ -15,7 +15,7 @@ struct header_ext {
 struct header {
 	uint32_t version;      /* 2, 3 */
 	uint32_t cluster_bits; /* 9 … 21 */
-	uint64_t size;	       /* bytes */
+	uint64_t size;         /* bytes */
 	uint32_t crypt_method;
 	uint32_t l1_size; /* entries */
 	uint64_t l1_offset;
@@ -26,13 +26,13 @@ struct header {
 	uint64_t incompat, compat, autoclear;
 	uint32_t refcount_order;
 	uint32_t header_length; /* bytes, as found; encode writes at least 112 for version 3 */
-	uint8_t compression;	/* COMPRESSION_… */
+	uint8_t compression;    /* COMPRESSION_… */
 	unsigned char *unknown; /* owned: header bytes from 112 to header_length, kept verbatim */
 
-	char *backing_name;   /* owned; NULL: none */
-	char *backing_format; /* owned; NULL: not stored */
-	char *data_file;      /* owned; name in the data file extension, NULL: none */
-	bool has_features;    /* the file carries a feature name table */
+	char *backing_name;     /* owned; NULL: none */
+	char *backing_format;   /* owned; NULL: not stored */
+	char *data_file;        /* owned; name in the data file extension, NULL: none */
+	bool has_features;      /* the file carries a feature name table */
 	struct header_ext *ext; /* owned: bitmaps, crypto, unknown ones, in file order */
 	unsigned n_ext;
 };
