@@ -1,0 +1,94 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+# What people type: install, test, lint, bench, demo, fuzz, clean.
+
+# Sub-makes use all CPUs unless the caller said how many.
+submake = $(MAKE) --no-print-directory \
+	$(if $(filter -j% --jobserver%,$(MAKEFLAGS)),,-j$$(nproc 2>/dev/null || echo 2))
+
+.PHONY: help deps install uninstall test check lint lint-cheap format bench demo fuzz soak coverage clean
+
+help:
+	@sed -n 's/^#: //p' mk/targets.mk
+
+#: make            build: build/bin/img, build/release/libimgkit.{a,so}
+#: make deps       install what is missing (Debian packages; build-aux/packages is the list)
+deps:
+	@build-aux/deps
+
+#: make install    PREFIX=/usr/local DESTDIR=
+install: all $(B)/imgkit.pc
+	$(INSTALL) -d $(addprefix $(DESTDIR),$(bindir) $(libexecdir)/imgkit $(libdir)/pkgconfig \
+		$(includedir) $(mandir)/man1 $(compdir))
+	$(INSTALL) $(img) $(DESTDIR)$(bindir)/
+	$(if $(helpers),$(INSTALL) $(helpers) $(DESTDIR)$(libexecdir)/imgkit/)
+	$(INSTALL) -m 644 include/imgkit.h $(DESTDIR)$(includedir)/
+	$(INSTALL) -m 644 $(B)/libimgkit.a $(DESTDIR)$(libdir)/
+	$(INSTALL) -m 755 $(B)/$(SONAME) $(DESTDIR)$(libdir)/libimgkit.so.$(VERSION)
+	ln -sf libimgkit.so.$(VERSION) $(DESTDIR)$(libdir)/$(SONAME)
+	ln -sf $(SONAME) $(DESTDIR)$(libdir)/libimgkit.so
+	$(INSTALL) -m 644 $(B)/imgkit.pc $(DESTDIR)$(libdir)/pkgconfig/
+	$(if $(wildcard man/*.1),$(INSTALL) -m 644 $(wildcard man/*.1) $(DESTDIR)$(mandir)/man1/)
+	$(if $(wildcard completion/img),$(INSTALL) -m 644 completion/img $(DESTDIR)$(compdir)/)
+
+$(B)/imgkit.pc: build-aux/imgkit.pc.in include/imgkit.h FORCE
+	@sed -e 's|@PREFIX@|$(PREFIX)|; s|@LIBDIR@|$(libdir)|; s|@INCLUDEDIR@|$(includedir)|' \
+		-e 's|@VERSION@|$(VERSION)|; s|@LIBS@|$(libs)|' $< > $@
+
+uninstall:
+	rm -f $(addprefix $(DESTDIR),$(bindir)/img $(libdir)/libimgkit.a $(libdir)/libimgkit.so \
+		$(libdir)/$(SONAME) $(libdir)/libimgkit.so.$(VERSION) $(libdir)/pkgconfig/imgkit.pc \
+		$(includedir)/imgkit.h $(compdir)/img \
+		$(patsubst man/%,$(mandir)/man1/%,$(wildcard man/*.1)))
+	rm -rf $(DESTDIR)$(libexecdir)/imgkit
+
+#: make test       install test tools, build all variants, run every test; T=pattern for some
+# T="a b": tests whose name matches a or b. RUN= more options for tests/run (see --help).
+test check:
+	@build-aux/deps build test lint
+	+@$(submake) VARIANT=release all tests
+	+@$(submake) VARIANT=asan programs tests
+	+@$(submake) VARIANT=tsan programs tests
+	@$(PYTHON) tests/run $(RUN) $(T)
+
+#: make lint       format, include direction, sizes, shellcheck, man pages, clang-tidy
+lint:
+	@build-aux/deps build lint
+	+@$(submake) VARIANT=release all
+	@$(PYTHON) tests/run lint/
+	@build-aux/tidy
+
+#: make format     clang-format all sources
+format:
+	clang-format-14 -i $$(git ls-files '*.c' '*.h')
+
+#: make bench      img against qemu-img on a real disk; BENCH="--only zlib --runs 5"
+bench:
+	@build-aux/deps build demo
+	+@$(submake) VARIANT=release programs
+	@bench/mkdata
+	@$(PYTHON) bench/run $(BENCH)
+
+#: make demo       the main job on a real guest disk, told step by step
+demo:
+	@build-aux/deps build demo
+	+@$(submake) VARIANT=release programs
+	@demo/run
+
+#: make fuzz       libFuzzer, TIME=60 seconds for each target; T=name for one
+TIME ?= 60
+fuzz:
+	@build-aux/deps build fuzz
+	+@$(submake) VARIANT=fuzz fuzzers
+	@build-aux/fuzz $(TIME) $(T)
+
+#: make soak       the randomised tests again and again with new seeds, for TIME=60 seconds each
+soak:
+	@build-aux/deps build test
+	+@$(submake) VARIANT=release all tests
+	+@$(submake) VARIANT=asan programs tests
+	+@$(submake) VARIANT=tsan programs tests
+	@SOAK_SECONDS=$(TIME) $(PYTHON) tests/run --soak $(TIME) $(T)
+
+#: make clean
+clean:
+	rm -rf build
