@@ -64,6 +64,7 @@ struct placement {
 	uint64_t host;	    /* byte in img->file for `off`, or, if fresh, for `start` */
 	bool fresh;	    /* new space, not visible until link */
 	bool zeroed;	    /* fresh space that is known to read as zeros now */
+	bool reuse;	    /* fresh, but the space was the range's own already */
 	uint64_t start, span; /* fresh: the whole units (multiples of img->unit) that were reserved;
 			       * start <= off, off+len <= start+span (clipped to the disk's end) */
 };
@@ -168,9 +169,6 @@ struct format {
 	int (*settle)(struct img *, struct err *);
 	/* Under gate (exclusive). prealloc: one of PREALLOC_…, for the grown part. */
 	int (*resize)(struct img *, uint64_t size, int prealloc, struct err *);
-	/* Under gate (exclusive). Stores other backing strings (NULL: none). */
-	int (*set_backing)(struct img *, const char *name, const char *format, struct err *);
-
 	int (*info)(struct img *, struct img_info *, struct err *);
 	int (*check)(struct img *, unsigned fix, struct check_result *, const struct check_sink *,
 		     struct job *, struct err *);

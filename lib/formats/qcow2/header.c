@@ -248,8 +248,8 @@ static int decode_exts(struct io *file, struct header *h, const unsigned char *b
 		       uint64_t backing_offset, struct err *err)
 {
 	struct cursor c = ext_area(buf, h, backing_offset);
-	const unsigned char *data;
-	uint32_t type, len;
+	const unsigned char *data = NULL;
+	uint32_t type = 0, len = 0;
 	uint64_t at;
 	int r;
 
@@ -269,8 +269,8 @@ static int refuse_features(struct io *file, const struct header *h, const unsign
 	uint64_t unknown = h->incompat & ~KNOWN_INCOMPAT;
 	char list[256] = "";
 	size_t n = 0;
-	const unsigned char *data;
-	uint32_t type, len;
+	const unsigned char *data = NULL;
+	uint32_t type = 0, len = 0;
 
 	while (next_ext(file, &c, &type, &len, &data, NULL) > 0) {
 		for (uint32_t i = 0; type == EXT_TYPE_FEATURES && i + 48 <= len; i += 48) {
@@ -466,4 +466,17 @@ int header_encode(const struct header *h, unsigned char *buf, struct err *err)
 			       w.room, name_len);
 	memcpy(buf, &d, h->version < 3 ? QCOW2_V2_HEADER : sizeof(d));
 	return 0;
+}
+
+int header_update(struct io *file, const struct header *h, struct err *err)
+{
+	size_t len = h->version < 3 ? QCOW2_V2_HEADER : min_u64(h->header_length, 112);
+	struct disk_header d, old;
+	int r = io_pread(file, &old, len, 0, err);
+
+	if (r < 0)
+		return r;
+	d = old;
+	encode_fixed(h, h->header_length, &d);
+	return io_pwrite(file, &d, len, 0, err);
 }

@@ -51,6 +51,12 @@ void header_free(struct header *h);
  */
 int header_encode(const struct header *h, unsigned char *buf, struct err *err);
 
+/*
+ * Writes the fixed fields (the first 72 or 112 bytes, within one sector, so atomic) of an existing
+ * header; the backing file name's place is left as it stands in the file. Not flushed.
+ */
+int header_update(struct io *file, const struct header *h, struct err *err);
+
 /* Largest virtual size that an L1 table of the allowed size can map, bytes. */
 uint64_t header_max_size(unsigned cluster_bits);
 
