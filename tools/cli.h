@@ -29,20 +29,21 @@ struct cli;
 
 struct cmd {
 	const char *name, *summary;
-	const char *args;	     /* positional arguments for the usage line */
+	const char *args;            /* positional arguments for the usage line */
 	const struct cmd_opt *opts;  /* ends with id 0; -h/--help is implied */
-	const char *exit_codes;	     /* text for --help; NULL: "0 success, 1 error" */
+	const char *exit_codes;      /* text for --help; NULL: "0 success, 1 error" */
 	int (*run)(struct cli *cli); /* returns the exit code */
 };
 
 struct cli {
 	const char *prog; /* "img", or "qemu-img": the prefix of messages */
-	bool peer;	  /* behave as the peer to the letter */
+	bool peer;        /* behave as the peer to the letter */
 	const struct cmd *cmd;
-	int argc;	  /* after the command's name */
+	bool stdout_taken; /* set by a command whose data goes to stdout: progress uses stderr */
+	int argc;          /* after the command's name */
 	char **argv;
 	/* cli_next leaves here: */
-	char *arg;	  /* the option's argument, or the positional argument */
+	char *arg; /* the option's argument, or the positional argument */
 	/* private to cli.c */
 	int pos;
 	bool only_args;
@@ -65,10 +66,21 @@ int cli_warn(const struct cli *cli, const char *fmt, ...) __attribute__((format(
 /* A wrong command line: the text, then "Try 'PROG CMD --help' for more information". Returns 1. */
 int cli_usage(const struct cli *cli, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 
+/*
+ * Text that an image or a file name brought along, on stdout: control characters and what is not
+ * UTF-8 become \xNN, so that no image can steer a terminal. The peer's personality prints it raw.
+ * cli_error and friends treat their text in the same way.
+ */
+void cli_put_text(const struct cli *cli, const char *text);
+
+/* The command's help, and the program's, on stdout. */
+void cli_help(const struct cli *cli);
+void cli_help_all(const struct cli *cli);
+
 /* Parsers that print their own error: true when fine. */
 bool cli_size(const struct cli *cli, const char *what, const char *text, uint64_t *out);
-bool cli_uint(const struct cli *cli, const char *what, const char *text, uint64_t min,
-	      uint64_t max, uint64_t *out);
+bool cli_uint(const struct cli *cli, const char *what, const char *text, uint64_t min, uint64_t max,
+	      uint64_t *out);
 /* --output=human|json */
 bool cli_output(const struct cli *cli, const char *text, bool *json);
 /* -t, -T: none|off writeback writethrough directsync unsafe → IMG_UNSAFE, IMG_DIRECT, IMG_SYNC */
@@ -78,9 +90,16 @@ bool cli_format(const struct cli *cli, const char *name);
 
 /* Opens an image and prints "Could not open 'X': …" when it fails (then NULL). */
 struct img *cli_open(const struct cli *cli, const struct img_open_args *args);
+void cli_open_error(const struct cli *cli, const char *path, const struct err *err);
 
 /* Flushes stdout and reports a write error (full disk, closed pipe): use as the last step. */
 int cli_finish_output(const struct cli *cli, int code);
+
+/*
+ * A command that stopped because progress_stop returned a signal: says so and dies of that signal,
+ * after its targets were cleaned up. `return cli_interrupted(cli, sig)` as the last step.
+ */
+int cli_interrupted(const struct cli *cli, int sig);
 
 /* ---- progress and signals (progress.c) ---- */
 enum progress_mode { PROGRESS_NONE, PROGRESS_AUTO, PROGRESS_PLAIN, PROGRESS_JSON };

@@ -1,0 +1,408 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+/*
+ * The command line: options out of the commands' tables, messages, and the parsers that several
+ * commands share. Our own loop instead of getopt_long, because the tables are also the source of
+ * the help, the completion and the man page check, and because messages must not depend on libc.
+ */
+#include "cli.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/bytes.h"
+#include "base/cleanup.h"
+#include "base/size.h"
+
+/* ---- text ---- */
+
+/* Length of the valid UTF-8 sequence at s that is safe on a terminal; 0: escape this byte. */
+static unsigned printable_len(const unsigned char *s)
+{
+	unsigned n, i;
+
+	if (s[0] >= 0x20 && s[0] < 0x7f)
+		return 1;
+	if (s[0] < 0xc2 || s[0] > 0xf4)
+		return 0;
+	n = s[0] < 0xe0 ? 2 : s[0] < 0xf0 ? 3 : 4;
+	for (i = 1; i < n; i++) {
+		if ((s[i] & 0xc0) != 0x80)
+			return 0;
+	}
+	/* overlong forms, surrogates, above U+10FFFF, and the C1 controls U+0080 … U+009F */
+	if ((s[0] == 0xe0 && s[1] < 0xa0) || (s[0] == 0xed && s[1] > 0x9f) ||
+	    (s[0] == 0xf0 && s[1] < 0x90) || (s[0] == 0xf4 && s[1] > 0x8f) ||
+	    (s[0] == 0xc2 && s[1] < 0xa0))
+		return 0;
+	return n;
+}
+
+static void put_escaped(FILE *f, const char *text, bool newlines)
+{
+	const unsigned char *s = (const unsigned char *)text;
+
+	while (*s) {
+		unsigned n = printable_len(s);
+
+		if (n == 0 && newlines && *s == '\n')
+			n = 1;
+		if (n == 0)
+			fprintf(f, "\\x%02x", *s++);
+		else
+			s += fwrite(s, 1, n, f);
+		if (ferror(f))
+			return;
+	}
+}
+
+void cli_put_text(const struct cli *cli, const char *text)
+{
+	if (cli->peer)
+		fputs(text, stdout);
+	else
+		put_escaped(stdout, text, false);
+}
+
+static void message(const struct cli *cli, const char *kind, const char *fmt, va_list ap)
+{
+	CLEANUP_FREE char *text = NULL;
+
+	fflush(stdout); /* keep the order when both go to one place */
+	flockfile(stderr);
+	fprintf(stderr, "%s: %s", cli->prog, kind);
+	if (vasprintf(&text, fmt, ap) < 0)
+		text = NULL;
+	if (cli->peer)
+		fputs(text ? text : fmt, stderr);
+	else
+		put_escaped(stderr, text ? text : fmt, true);
+	fputc('\n', stderr);
+	funlockfile(stderr);
+}
+
+int cli_error(const struct cli *cli, const char *fmt, ...)
+{
+	va_list ap;
+
+	va_start(ap, fmt);
+	message(cli, "", fmt, ap);
+	va_end(ap);
+	return 1;
+}
+
+int cli_warn(const struct cli *cli, const char *fmt, ...)
+{
+	va_list ap;
+
+	va_start(ap, fmt);
+	message(cli, "warning: ", fmt, ap);
+	va_end(ap);
+	return 1;
+}
+
+int cli_usage(const struct cli *cli, const char *fmt, ...)
+{
+	va_list ap;
+
+	va_start(ap, fmt);
+	message(cli, "", fmt, ap);
+	va_end(ap);
+	if (cli->cmd && !cli->peer)
+		fprintf(stderr, "Try '%s %s --help' for more information\n", cli->prog,
+			cli->cmd->name);
+	else
+		fprintf(stderr, "Try '%s --help' for more information\n", cli->prog);
+	return 1;
+}
+
+int cli_finish_output(const struct cli *cli, int code)
+{
+	/* close() is where a file system may report what write() could not */
+	if (ferror(stdout) || fflush(stdout) != 0) {
+		int e = errno;
+
+		clearerr(stdout);
+		return cli_error(cli, "Could not write to standard output: %s", strerror(e));
+	}
+	return code;
+}
+
+int cli_interrupted(const struct cli *cli, int sig)
+{
+	cli_error(cli, "Interrupted by %s", strsignal(sig));
+	fflush(NULL);
+	/* Die of it, so that a shell loop around us stops as well. */
+	signal(sig, SIG_DFL);
+	raise(sig);
+	return 128 + sig;
+}
+
+/* ---- options ---- */
+
+static int bad_option(struct cli *cli, const char *what, const char *text)
+{
+	cli->pending_exit = cli_usage(cli, "%s '%s'", what, text);
+	return CLI_EXIT;
+}
+
+static int give_help(struct cli *cli)
+{
+	cli_help(cli);
+	cli->pending_exit = cli_finish_output(cli, 0);
+	return CLI_EXIT;
+}
+
+static const struct cmd_opt help_opt = {'h', "help", NULL, "print this help and exit"};
+
+static const struct cmd_opt *find_short(const struct cmd *cmd, char c)
+{
+	for (const struct cmd_opt *o = cmd->opts; o->id; o++) {
+		if (o->id == c)
+			return o;
+	}
+	return c == 'h' ? &help_opt : NULL;
+}
+
+/* Exact, or a prefix that only one option has (two names of one id count as one). */
+static const struct cmd_opt *find_long(const struct cmd *cmd, const char *name, size_t len)
+{
+	const struct cmd_opt *found = NULL;
+	bool ambiguous = false;
+
+	for (const struct cmd_opt *o = cmd->opts;; o = o->id ? o + 1 : NULL) {
+		const struct cmd_opt *cand = o && o->id ? o : &help_opt;
+
+		if (cand->name && len > 0 && strncmp(cand->name, name, len) == 0) {
+			if (cand->name[len] == '\0')
+				return cand;
+			ambiguous |= found && found->id != cand->id;
+			found = cand;
+		}
+		if (cand == &help_opt)
+			break;
+	}
+	return ambiguous ? NULL : found;
+}
+
+static int next_long(struct cli *cli, char *text)
+{
+	char *name = text + 2, *eq = strchr(name, '=');
+	size_t len = eq ? (size_t)(eq - name) : strlen(name);
+	const struct cmd_opt *o = find_long(cli->cmd, name, len);
+
+	if (!o || (eq && !o->arg))
+		return bad_option(cli, "unrecognized option", text);
+	if (o == &help_opt)
+		return give_help(cli);
+	cli->arg = NULL;
+	if (o->arg) {
+		cli->arg = eq ? eq + 1 : cli->pos < cli->argc ? cli->argv[cli->pos++] : NULL;
+		if (!cli->arg)
+			return bad_option(cli, "missing argument for option", text);
+	}
+	return o->id;
+}
+
+/* cli->rest points at the letter in argv[pos]; moves to the next argument at the bundle's end. */
+static int next_short(struct cli *cli)
+{
+	char *bundle = cli->argv[cli->pos];
+	const struct cmd_opt *o = find_short(cli->cmd, *cli->rest);
+
+	if (!o)
+		return bad_option(cli, "unrecognized option", bundle);
+	if (o == &help_opt)
+		return give_help(cli);
+	cli->arg = NULL;
+	if (*++cli->rest == '\0' || o->arg) {
+		char *attached = cli->rest;
+
+		cli->rest = NULL;
+		cli->pos++;
+		if (o->arg) {
+			cli->arg = *attached              ? attached
+				   : cli->pos < cli->argc ? cli->argv[cli->pos++]
+							  : NULL;
+			if (!cli->arg)
+				return bad_option(cli, "missing argument for option", bundle);
+		}
+	}
+	return o->id;
+}
+
+int cli_next(struct cli *cli)
+{
+	char *text;
+
+	if (cli->rest)
+		return next_short(cli);
+	if (cli->pos < cli->argc && !cli->only_args && strcmp(cli->argv[cli->pos], "--") == 0) {
+		cli->only_args = true;
+		cli->pos++;
+	}
+	if (cli->pos >= cli->argc)
+		return CLI_END;
+	text = cli->argv[cli->pos];
+	if (cli->only_args || text[0] != '-' || text[1] == '\0') {
+		cli->arg = text;
+		cli->pos++;
+		return CLI_ARG;
+	}
+	if (text[1] == '-') {
+		cli->pos++;
+		return next_long(cli, text);
+	}
+	cli->rest = text + 1;
+	return next_short(cli);
+}
+
+int cli_exit_code(const struct cli *cli)
+{
+	return cli->pending_exit;
+}
+
+/* ---- help ---- */
+
+static void print_option(const struct cmd_opt *o)
+{
+	char left[64];
+	int n;
+
+	if (o->id < CLI_LONG && o->name)
+		n = snprintf(left, sizeof(left), "-%c, --%s", o->id, o->name);
+	else if (o->id < CLI_LONG)
+		n = snprintf(left, sizeof(left), "-%c", o->id);
+	else
+		n = snprintf(left, sizeof(left), "    --%s", o->name);
+	if (o->arg && n > 0 && (size_t)n < sizeof(left))
+		snprintf(left + n, sizeof(left) - (size_t)n, " %s", o->arg);
+	printf("  %-30s %s\n", left, o->help);
+}
+
+void cli_help(const struct cli *cli)
+{
+	const struct cmd *cmd = cli->cmd;
+
+	if (cli->peer) {
+		cli_help_all(cli);
+		return;
+	}
+	printf("Usage: %s %s [OPTIONS] %s\n%s.\n\nOptions:\n", cli->prog, cmd->name, cmd->args,
+	       cmd->summary);
+	for (const struct cmd_opt *o = cmd->opts; o->id; o++)
+		print_option(o);
+	print_option(&help_opt);
+	printf("\nExit status: %s.\n", cmd->exit_codes ? cmd->exit_codes : "0 success, 1 error");
+}
+
+/* ---- parsers ---- */
+
+bool cli_size(const struct cli *cli, const char *what, const char *text, uint64_t *out)
+{
+	int r = size_parse(text, out, NULL);
+
+	if (r == -ERANGE) {
+		cli_error(cli, "Invalid %s specified. Must be between 0 and %" PRId64 ".", what,
+			  INT64_MAX);
+		return false;
+	}
+	if (r < 0) {
+		cli_error(cli, "Invalid %s specified. You may use k, M, G, T, P or E suffixes for",
+			  what);
+		cli_error(cli, "kilobytes, megabytes, gigabytes, terabytes, petabytes and "
+			       "exabytes.");
+		return false;
+	}
+	return true;
+}
+
+bool cli_uint(const struct cli *cli, const char *what, const char *text, uint64_t min, uint64_t max,
+	      uint64_t *out)
+{
+	char *end;
+
+	errno = 0;
+	*out = strtoull(text, &end, 10);
+	if (errno || end == text || *end || !strchr("0123456789", text[0]) || *out < min ||
+	    *out > max) {
+		cli_error(cli,
+			  "Invalid %s '%s': a number from %" PRIu64 " to %" PRIu64 " is needed",
+			  what, text, min, max);
+		return false;
+	}
+	return true;
+}
+
+bool cli_output(const struct cli *cli, const char *text, bool *json)
+{
+	*json = strcmp(text, "json") == 0;
+	if (!*json && strcmp(text, "human") != 0) {
+		cli_error(cli, "--output must be used with human or json as argument.");
+		return false;
+	}
+	return true;
+}
+
+bool cli_cache(const struct cli *cli, const char *text, unsigned *flags)
+{
+	static const struct {
+		const char *name;
+		unsigned flags;
+	} modes[] = {
+		{"writeback", 0},       {"none", IMG_DIRECT},
+		{"off", IMG_DIRECT},    {"directsync", IMG_DIRECT | IMG_SYNC},
+		{"unsafe", IMG_UNSAFE}, {"writethrough", IMG_SYNC},
+	};
+
+	for (unsigned i = 0; i < ARRAY_LEN(modes); i++) {
+		if (strcmp(modes[i].name, text) == 0) {
+			*flags = (*flags & ~(unsigned)(IMG_UNSAFE | IMG_DIRECT | IMG_SYNC)) |
+				 modes[i].flags;
+			return true;
+		}
+	}
+	cli_error(cli, "Invalid cache option: %s", text);
+	return false;
+}
+
+bool cli_format(const struct cli *cli, const char *name)
+{
+	if (format_find(name))
+		return true;
+	cli_error(cli, "Unknown format '%s'", name);
+	return false;
+}
+
+void cli_open_error(const struct cli *cli, const char *path, const struct err *err)
+{
+	CLEANUP_FREE char *prefix = NULL;
+
+	/* The peer says it twice, once per layer; one is enough for people. */
+	if (!cli->peer && asprintf(&prefix, "Could not open '%s': ", path) > 0 &&
+	    strncmp(err->msg, prefix, strlen(prefix)) == 0)
+		cli_error(cli, "%s", err->msg);
+	else
+		cli_error(cli, "Could not open '%s': %s", path, err->msg);
+}
+
+struct img *cli_open(const struct cli *cli, const struct img_open_args *args)
+{
+	struct err err = {0};
+	struct img *img = NULL;
+
+	if (args->format && !format_find(args->format)) {
+		cli_error(cli, "Could not open '%s': Unknown driver '%s'", args->path,
+			  args->format);
+		return NULL;
+	}
+	if (img_open(args, &img, &err) < 0) {
+		cli_open_error(cli, args->path, &err);
+		return NULL;
+	}
+	return img;
+}
