@@ -46,8 +46,8 @@ uninstall:
 test check:
 	@build-aux/deps build test lint
 	+@$(submake) VARIANT=release all tests
-	+@$(submake) VARIANT=asan programs tests
-	+@$(submake) VARIANT=tsan programs tests
+	+@$(submake) VARIANT=asan tests
+	+@$(submake) VARIANT=tsan tests
 	@$(PYTHON) tests/run $(RUN) $(T)
 
 #: make lint       format, include direction, sizes, shellcheck, man pages, clang-tidy
@@ -85,8 +85,8 @@ fuzz:
 soak:
 	@build-aux/deps build test
 	+@$(submake) VARIANT=release all tests
-	+@$(submake) VARIANT=asan programs tests
-	+@$(submake) VARIANT=tsan programs tests
+	+@$(submake) VARIANT=asan tests
+	+@$(submake) VARIANT=tsan tests
 	@SOAK_SECONDS=$(TIME) $(PYTHON) tests/run --soak $(TIME) $(T)
 
 #: make clean

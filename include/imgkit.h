@@ -1,0 +1,330 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * imgkit: read, write, convert and check disk images.
+ *
+ * Conventions
+ *   Results   Functions that can fail return 0, or a negative errno value, and then describe what
+ *             happened in *err (which may be NULL). Outputs are set on success only. Nothing is
+ *             printed, and the process is never ended.
+ *   Units     Offsets, lengths and sizes are bytes. Requests may have any alignment.
+ *   Ownership What a function returns through `**out` belongs to the caller, who gives it back with
+ *             the function named there. Strings inside an image are borrowed until it is closed or
+ *             changed. Arguments are only read during the call.
+ *   Threads   One image may be read, written, zeroed, discarded, flushed and mapped by several
+ *             threads at once; that is how it is fast. Resize and snapshot calls wait for those
+ *             and exclude them. Close must be the last call.
+ *   Options   Structs that end in _opts start with their own size: zero them and set it, or use
+ *             IMGKIT_OPTS. Programs built with an older header keep working: what they do not
+ *             know of is zero, and zero always means the default.
+ */
+#ifndef IMGKIT_H
+#define IMGKIT_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#define IMGKIT_VERSION_MAJOR 0
+#define IMGKIT_VERSION_MINOR 1
+#define IMGKIT_VERSION_PATCH 0
+
+#define IMGKIT_STR_(x) #x
+#define IMGKIT_STR(x)  IMGKIT_STR_(x)
+/* "0.1.0": of this header. imgkit_version() tells that of the library. */
+#define IMGKIT_VERSION                   \
+	IMGKIT_STR(IMGKIT_VERSION_MAJOR) \
+	"." IMGKIT_STR(IMGKIT_VERSION_MINOR) "." IMGKIT_STR(IMGKIT_VERSION_PATCH)
+
+#if defined(__GNUC__)
+#define IMGKIT_API __attribute__((visibility("default")))
+#else
+#define IMGKIT_API
+#endif
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* Declares an option struct with everything at its default: IMGKIT_OPTS(imgkit_open_opts, o); */
+#define IMGKIT_OPTS(type, var) struct type var = {sizeof(struct type)}
+
+/* ---- errors ---- */
+
+struct imgkit_err {
+	int code;      /* positive errno value; 0: none */
+	char msg[480]; /* one line of UTF-8 text without newline, for people */
+};
+
+/* "0.1.0" */
+IMGKIT_API const char *imgkit_version(void);
+
+/* ---- formats ---- */
+
+enum imgkit_format_caps {
+	IMGKIT_CAN_WRITE = 1 << 0,
+	IMGKIT_CAN_CREATE = 1 << 1,
+	IMGKIT_CAN_BACK = 1 << 2,     /* images can name a backing file */
+	IMGKIT_CAN_COMPRESS = 1 << 3, /* convert can compress */
+	IMGKIT_CAN_CHECK = 1 << 4,
+	IMGKIT_CAN_SNAPSHOT = 1 << 5, /* images can hold internal snapshots */
+};
+
+/* Name of the n-th format ("qcow2", "raw", ...), counted from 0; NULL past the last. */
+IMGKIT_API const char *imgkit_format_name(unsigned n);
+/* One line of text, and IMGKIT_CAN_...; NULL and 0 for a name that is not known. */
+IMGKIT_API const char *imgkit_format_summary(const char *format);
+IMGKIT_API unsigned imgkit_format_caps(const char *format);
+
+/* ---- images ---- */
+
+struct imgkit_image;
+
+enum imgkit_open_flags {
+	IMGKIT_RDWR = 1 << 0,       /* read and write; without it only reading works */
+	IMGKIT_NO_BACKING = 1 << 1, /* open the named file only: what it lacks reads as zeros */
+	IMGKIT_SHARE = 1 << 2,      /* take no locks and ignore those of others; read-only */
+	IMGKIT_UNTRUSTED = 1 << 3,  /* somebody else's image: no file but the named one is opened,
+				     * and an unrecognised one is refused instead of taken as raw */
+	IMGKIT_UNSAFE = 1 << 4,     /* flush does nothing: fast, and worthless after a crash */
+	IMGKIT_DIRECT = 1 << 5,     /* bypass the page cache */
+	IMGKIT_SYNC = 1 << 6,       /* every write is on stable storage when it returns */
+};
+
+struct imgkit_open_opts {
+	size_t struct_size;
+	const char *format;   /* NULL: found out from the content */
+	unsigned flags;       /* IMGKIT_RDWR ... */
+	unsigned max_depth;   /* files in the backing chain; 0: 64 */
+	const char *snapshot; /* open this internal snapshot (id or name), read-only */
+};
+
+/*
+ * Opens a disk image and its backing chain. opts may be NULL: read-only, any format. Give it back
+ * with imgkit_close. -ENOENT, -EACCES, -EBUSY (in use by another process), -EUCLEAN (recognised, but
+ * damaged), -EMEDIUMTYPE (not of that format), -ENOTSUP (needs a feature that is not there), -ELOOP.
+ */
+IMGKIT_API int imgkit_open(const char *path, const struct imgkit_open_opts *opts,
+			   struct imgkit_image **out, struct imgkit_err *err);
+
+/* Writes back what is cached, without telling of errors: flush first to know. NULL is fine. */
+IMGKIT_API void imgkit_close(struct imgkit_image *image);
+
+enum imgkit_create_flags {
+	IMGKIT_FORCE = 1 << 0, /* replace a file that exists; without it -EEXIST */
+};
+
+struct imgkit_create_opts {
+	size_t struct_size;
+	unsigned flags;             /* IMGKIT_FORCE */
+	const char *options;        /* "key=value,key=value" as `img create -o`; NULL: defaults */
+	const char *backing;        /* path to store as the backing file's, or NULL */
+	const char *backing_format; /* its format; needed with backing */
+};
+
+/*
+ * Makes a new image of `size` bytes that reads as zeros, or as its backing file. It appears under its
+ * name when it is whole. size UINT64_MAX: that of the backing file. opts may be NULL.
+ */
+IMGKIT_API int imgkit_create(const char *path, const char *format, uint64_t size,
+			     const struct imgkit_create_opts *opts, struct imgkit_err *err);
+
+/* Virtual size in bytes. */
+IMGKIT_API uint64_t imgkit_size(const struct imgkit_image *image);
+/* Name of the format. */
+IMGKIT_API const char *imgkit_format(const struct imgkit_image *image);
+
+/* All or nothing: [off, off+len) must lie inside the image, and all of it is transferred. */
+IMGKIT_API int imgkit_pread(struct imgkit_image *image, void *buf, size_t len, uint64_t off,
+			    struct imgkit_err *err);
+IMGKIT_API int imgkit_pwrite(struct imgkit_image *image, const void *buf, size_t len, uint64_t off,
+			     struct imgkit_err *err);
+
+enum imgkit_zero_flags {
+	IMGKIT_ZERO_UNMAP = 1 << 0, /* the space may be freed */
+	IMGKIT_ZERO_FAST = 1 << 1,  /* -ENOTSUP rather than writing zeros one by one */
+};
+
+/* The range reads as zeros afterwards. */
+IMGKIT_API int imgkit_zero(struct imgkit_image *image, uint64_t off, uint64_t len, unsigned flags,
+			   struct imgkit_err *err);
+
+/* The content is not needed any more: a hint. The range reads as zeros or as before. */
+IMGKIT_API int imgkit_discard(struct imgkit_image *image, uint64_t off, uint64_t len,
+			      struct imgkit_err *err);
+
+/*
+ * What was written before is on stable storage on return. After an error the image takes no more
+ * writes: what the disk holds is not known then.
+ */
+IMGKIT_API int imgkit_flush(struct imgkit_image *image, struct imgkit_err *err);
+
+enum imgkit_prealloc {
+	IMGKIT_PREALLOC_OFF = 0,
+	IMGKIT_PREALLOC_METADATA = 1,
+	IMGKIT_PREALLOC_FALLOC = 2,
+	IMGKIT_PREALLOC_FULL = 3,
+};
+
+/* Changes the virtual size. Growth reads as zeros; shrinking throws away. prealloc: for growth. */
+IMGKIT_API int imgkit_resize(struct imgkit_image *image, uint64_t size,
+			     enum imgkit_prealloc prealloc, struct imgkit_err *err);
+
+enum imgkit_extent_kind {
+	IMGKIT_ABSENT = 0,     /* held nowhere in the chain; reads as zeros */
+	IMGKIT_ZERO = 1,       /* recorded as zeros */
+	IMGKIT_DATA = 2,       /* stored */
+	IMGKIT_COMPRESSED = 3, /* stored compressed */
+};
+
+#define IMGKIT_NO_HOST UINT64_MAX
+
+/* A run of bytes of the same state. */
+struct imgkit_extent {
+	uint64_t off, len; /* guest bytes */
+	enum imgkit_extent_kind kind;
+	unsigned depth;   /* file of the backing chain that holds it; 0: the image */
+	uint64_t host;    /* offset in that file, or IMGKIT_NO_HOST */
+	const char *file; /* name of that file, borrowed; NULL without host */
+};
+
+/* The extent at off, cut to len. len > 0. Walk an image by going on at off + len of the answer. */
+IMGKIT_API int imgkit_map(struct imgkit_image *image, uint64_t off, uint64_t len,
+			  struct imgkit_extent *extent, struct imgkit_err *err);
+
+struct imgkit_info {
+	uint64_t size;         /* virtual */
+	uint64_t allocated;    /* bytes of storage that the file takes */
+	uint64_t cluster_size; /* 0: the format has none */
+	int dirty;             /* was not closed cleanly */
+	int encrypted;
+	unsigned snapshots;
+	const char *format;
+	const char *backing;        /* as stored in the image; NULL: none */
+	const char *backing_format; /* as stored; NULL: none, or not stored */
+};
+
+/* Strings are borrowed from the image. info_size: sizeof(struct imgkit_info). */
+IMGKIT_API int imgkit_info(struct imgkit_image *image, struct imgkit_info *info, size_t info_size,
+			   struct imgkit_err *err);
+
+/* ---- jobs: progress and cancel of what takes long ---- */
+
+struct imgkit_job;
+
+/* NULL: out of memory. A job serves one operation at a time, and may be used again after it. */
+IMGKIT_API struct imgkit_job *imgkit_job_new(void);
+IMGKIT_API void imgkit_job_free(struct imgkit_job *job);
+/* From any thread or signal handler: the operation ends soon with -ECANCELED. */
+IMGKIT_API void imgkit_job_cancel(struct imgkit_job *job);
+/* From any thread. total is 0 until it is known. */
+IMGKIT_API void imgkit_job_progress(const struct imgkit_job *job, uint64_t *done, uint64_t *total);
+
+/* ---- operations; job may be NULL in all of them ---- */
+
+enum imgkit_convert_flags {
+	IMGKIT_CONVERT_FORCE = 1 << 0, /* replace a target that exists */
+	IMGKIT_CONVERT_COMPRESS = 1 << 1,
+	IMGKIT_CONVERT_IN_PLACE = 1 << 2,    /* target exists already: write into it */
+	IMGKIT_CONVERT_TARGET_ZERO = 1 << 3, /* with IN_PLACE: it reads as zeros all over */
+	IMGKIT_CONVERT_SALVAGE = 1 << 4,     /* read errors become zeros */
+};
+
+struct imgkit_convert_opts {
+	size_t struct_size;
+	unsigned flags;      /* IMGKIT_CONVERT_... */
+	unsigned open_flags; /* for the sources: IMGKIT_SHARE, UNTRUSTED, DIRECT, NO_BACKING */
+	unsigned workers;    /* threads; 0: the number of CPUs */
+	const char *source_format;  /* NULL: found out */
+	const char *snapshot;       /* internal snapshot of the source to take */
+	const char *options;        /* of the target, "key=value,..." */
+	const char *backing;        /* the target's backing file, which holds the same ... */
+	const char *backing_format; /* ... data where the source has none of its own */
+	uint64_t rate;              /* bytes per second; 0: no limit */
+	uint64_t sparse;            /* shortest run of zeros that becomes a hole; 0: 4096 */
+};
+
+/*
+ * Copies source to a new image at target, which appears under its name when it is whole. The source
+ * is not changed. opts may be NULL. -EEXIST, -ENOSPC, -ECANCELED, what opening can fail with.
+ */
+IMGKIT_API int imgkit_convert(const char *source, const char *target, const char *format,
+			      const struct imgkit_convert_opts *opts, struct imgkit_job *job,
+			      struct imgkit_err *err);
+
+struct imgkit_compare_result {
+	int equal;
+	uint64_t first_difference; /* offset, when not equal */
+};
+
+/* Compares what a guest would see. Where one is longer, the rest must read as zeros. */
+IMGKIT_API int imgkit_compare(struct imgkit_image *a, struct imgkit_image *b,
+			      struct imgkit_compare_result *result, struct imgkit_job *job,
+			      struct imgkit_err *err);
+
+enum imgkit_check_flags {
+	IMGKIT_FIX_LEAKS = 1 << 0,  /* give back space that is marked used and is not */
+	IMGKIT_FIX_ERRORS = 1 << 1, /* repair all that can be; implies IMGKIT_FIX_LEAKS */
+};
+
+struct imgkit_check_opts {
+	size_t struct_size;
+	unsigned flags; /* IMGKIT_FIX_... */
+	/* Called for every finding, from the calling thread. text: one line, no newline. */
+	void (*finding)(void *ctx, const char *text);
+	void *ctx;
+	const char *format; /* NULL: found out */
+};
+
+struct imgkit_check_result {
+	uint64_t corruptions, leaks, check_errors; /* left; counted in clusters */
+	uint64_t corruptions_fixed, leaks_fixed;
+	uint64_t total_clusters, allocated_clusters, fragmented_clusters, compressed_clusters;
+	uint64_t image_end_offset; /* bytes of the file that are in use */
+};
+
+/*
+ * Checks the metadata of an image file. 0 means that the check ran, whatever it found. opts may be
+ * NULL. -ENOTSUP: nothing to check in this format. result_size: sizeof(struct imgkit_check_result).
+ */
+IMGKIT_API int imgkit_check(const char *path, const struct imgkit_check_opts *opts,
+			    struct imgkit_check_result *result, size_t result_size,
+			    struct imgkit_job *job, struct imgkit_err *err);
+
+struct imgkit_measure_result {
+	uint64_t required;        /* bytes of file for the data of the source */
+	uint64_t fully_allocated; /* bytes of file when all of the disk has been written to */
+};
+
+/* How large a file of `format` would be, with `options` as for create. source NULL: `size` bytes. */
+IMGKIT_API int imgkit_measure(struct imgkit_image *source, uint64_t size, const char *format,
+			      const char *options, struct imgkit_measure_result *result,
+			      struct imgkit_job *job, struct imgkit_err *err);
+
+/* ---- internal snapshots ---- */
+
+struct imgkit_snapshot {
+	const char *id, *name;  /* borrowed until the list changes */
+	uint64_t disk_size;     /* bytes */
+	uint64_t vm_state_size; /* bytes */
+	uint64_t vm_clock_ns;
+	int64_t date_sec; /* since 1970, UTC */
+	uint32_t date_nsec;
+};
+
+/* -ENOENT past the last one; n counts from 0. snapshot_size: sizeof(struct imgkit_snapshot). */
+IMGKIT_API int imgkit_snapshot_get(struct imgkit_image *image, unsigned n,
+				   struct imgkit_snapshot *snapshot, size_t snapshot_size,
+				   struct imgkit_err *err);
+/* The image must be open for writing. What they did is on stable storage on return. */
+IMGKIT_API int imgkit_snapshot_create(struct imgkit_image *image, const char *name,
+				      struct imgkit_err *err);
+/* id_or_name: an id is tried first. The image returns to that state (and size). */
+IMGKIT_API int imgkit_snapshot_apply(struct imgkit_image *image, const char *id_or_name,
+				     struct imgkit_err *err);
+IMGKIT_API int imgkit_snapshot_remove(struct imgkit_image *image, const char *id_or_name,
+				      struct imgkit_err *err);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif
