@@ -159,7 +159,7 @@ $(B)/libimgkit.so: $(B)/$(SONAME)
 # Extra libraries of the helper programs: why they are programs of their own.
 libs_img-checksum = -lcrypto
 
-$(img): $(B)/tools/main.o $(B)/libtools.a $(core) $(B)/.flags
+$(img): $(call obj,tools/main.c $(tool_src)) $(core) $(B)/.flags
 	$(call say,LD,$@)
 	@mkdir -p $(@D)
 	$(Q)$(CC) -pie $(all_ldflags) $(filter %.o %.a,$^) -o $@ $(prog_libs)
