@@ -134,7 +134,7 @@ int cli_finish_output(const struct cli *cli, int code)
 
 int cli_interrupted(const struct cli *cli, int sig)
 {
-	cli_error(cli, "Interrupted by %s", strsignal(sig));
+	cli_error(cli, "Stopped by SIG%s", sigabbrev_np(sig));
 	fflush(NULL);
 	/* Die of it, so that a shell loop around us stops as well. */
 	signal(sig, SIG_DFL);

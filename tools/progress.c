@@ -143,7 +143,7 @@ static void show_plain(struct progress *p, double percent)
 
 static void show_json(const struct progress *p, const struct sample *s, const char *state)
 {
-	double eta = time_left(p, s);
+	double eta = s->done < s->total ? time_left(p, s) : -1;
 
 	fprintf(p->out,
 		"{\"operation\": \"%s\", \"state\": \"%s\", \"done\": %" PRIu64

@@ -1,0 +1,378 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+/*
+ * Where new images are made; see target.h.
+ *
+ *   absent, or empty, or with FORCE  →  unnamed file  →  target_commit: link, or rename over
+ *   block device, or IN_PLACE        →  the file itself
+ *
+ * A file that is about to be replaced is held open, locked, until the end: so a disk in use by a
+ * running machine is not pulled away from under it.
+ */
+#include "ops/target.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <limits.h>
+#include <linux/fs.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/random.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/bytes.h"
+#include "base/cleanup.h"
+#include "io/file.h"
+
+#define MAX_LINKS 40 /* as the kernel follows */
+
+const struct opt target_create_opts[] = {
+	{"nocow", OPT_BOOL, "Turn off copy-on-write (valid only on btrfs)", NULL, NULL},
+	{"extent_size_hint", OPT_SIZE, "Extent size hint for the image file, 0 to disable", NULL,
+	 NULL},
+	{NULL, OPT_BOOL, NULL, NULL, NULL},
+};
+
+struct target {
+	struct io *io;
+	struct io *old; /* what will be replaced, held for its lock; NULL: nothing */
+	char *path;     /* where the file will be: links in the last component are followed */
+	char *temp;     /* its name until then; NULL: it has none, or was there before */
+	bool unnamed;   /* made with O_TMPFILE */
+	bool in_place;
+	bool created; /* in place, and it was not there before */
+	bool committed;
+	bool unsafe;
+	bool replaces; /* a file that is not empty: its data may not be lost to a crash */
+	char note[128];
+};
+
+/* ---- names ---- */
+
+/* Length of the directory part with its slash; 0 for a plain name. */
+static int dir_len(const char *path)
+{
+	const char *slash = strrchr(path, '/');
+
+	return slash ? (int)(slash + 1 - path) : 0;
+}
+
+/* Follows symbolic links of the last component, dangling ones as well. */
+static int follow_links(const char *path, char **out, struct err *err)
+{
+	CLEANUP_FREE char *now = strdup(path);
+
+	for (unsigned i = 0; now; i++) {
+		char link[PATH_MAX];
+		ssize_t n = readlink(now, link, sizeof(link) - 1);
+		char *next;
+
+		if (n < 0) {
+			*out = take(now);
+			return 0;
+		}
+		if (i == MAX_LINKS)
+			return err_sys(err, ELOOP, "Could not create '%s'", path);
+		link[n] = '\0';
+		if (asprintf(&next, "%.*s%s", link[0] == '/' ? 0 : dir_len(now), now, link) < 0)
+			next = NULL;
+		free(now);
+		now = next;
+	}
+	return err_nomem(err, strlen(path), "a file name");
+}
+
+static int temp_name(const char *path, char **out, struct err *err)
+{
+	int dir = dir_len(path);
+	uint64_t r;
+
+	if (getrandom(&r, sizeof(r), GRND_NONBLOCK) != sizeof(r))
+		r = (uint64_t)getpid() << 32 ^ (uintptr_t)&r;
+	/* NAME_MAX leaves room for 255 bytes: a long name is cut. */
+	if (asprintf(out, "%.*s.%.200s.%016" PRIx64, dir, path, path + dir, r) < 0)
+		return err_nomem(err, strlen(path), "a file name");
+	return 0;
+}
+
+/* ---- making the file ---- */
+
+static int make_named(struct target *t, unsigned oflags, struct err *err)
+{
+	int fd;
+
+	do {
+		free(take(t->temp));
+		int r = temp_name(t->path, &t->temp, err);
+
+		if (r < 0) {
+			t->temp = NULL;
+			return r;
+		}
+		fd = open(t->temp, oflags | O_CREAT | O_EXCL, 0644);
+	} while (fd < 0 && errno == EEXIST);
+	if (fd < 0) {
+		int e = errno;
+
+		free(take(t->temp));
+		errno = e;
+	}
+	return fd;
+}
+
+/* A descriptor of a new file without a name, or with a temporary one. */
+static int make_file(struct target *t, const char *path, unsigned flags, struct err *err)
+{
+	unsigned oflags = O_RDWR | O_CLOEXEC | (flags & TARGET_DIRECT ? O_DIRECT : 0);
+	CLEANUP_FREE char *dir = NULL;
+	int fd = -1;
+
+	if (asprintf(&dir, "%.*s.", dir_len(t->path), t->path) < 0)
+		return err_nomem(err, strlen(t->path), "a file name");
+	/* A name is given to it by way of /proc. */
+	if (access("/proc/self/fd", X_OK) == 0)
+		fd = open(dir, oflags | O_TMPFILE, 0644);
+	t->unnamed = fd >= 0;
+	if (fd < 0)
+		fd = make_named(t, oflags, err);
+	if (fd < 0)
+		return err_sys(err, errno, "Could not create '%s'", path);
+	return fd;
+}
+
+static void keep_owner(int fd, struct io *old)
+{
+	struct stat st;
+
+	if (fstat(file_fd(old), &st) < 0)
+		return;
+	/* Who may not give files away keeps the permissions only. The order matters: chown
+	 * takes the set-id bits away. */
+	if (fchown(fd, st.st_uid, st.st_gid) < 0 && fchown(fd, (uid_t)-1, st.st_gid) < 0)
+		errno = 0;
+	fchmod(fd, st.st_mode & 0777);
+}
+
+/* Hints to the file system; see target_create_opts. */
+static int apply_opts(struct target *t, const struct opts *opts, struct err *err)
+{
+	int fd = file_fd(t->io), attr, r;
+	uint64_t hint = UINT64_MAX;
+	bool nocow = false;
+	struct fsxattr x;
+
+	r = opts_bool(opts, "nocow", &nocow, err);
+	if (r == 0)
+		r = opts_size(opts, "extent_size_hint", &hint, err);
+	if (r < 0)
+		return r;
+	if (nocow && ioctl(fd, FS_IOC_GETFLAGS, &attr) == 0) {
+		attr |= FS_NOCOW_FL;
+		if (ioctl(fd, FS_IOC_SETFLAGS, &attr) < 0)
+			errno = 0; /* only btrfs knows it */
+	}
+	if (hint == UINT64_MAX || hint == 0)
+		return 0;
+	if (hint > UINT32_MAX)
+		return err_set(err, EINVAL, "Extent size hint is too large");
+	if (ioctl(fd, FS_IOC_FSGETXATTR, &x) == 0) {
+		x.fsx_xflags |= FS_XFLAG_EXTSIZE;
+		x.fsx_extsize = (uint32_t)hint;
+		if (ioctl(fd, FS_IOC_FSSETXATTR, &x) == 0)
+			return 0;
+	}
+	snprintf(t->note, sizeof(t->note), "Failed to set extent size hint: %s", strerror(errno));
+	return 0;
+}
+
+static unsigned file_flags(unsigned flags)
+{
+	return (flags & TARGET_DIRECT ? FILE_DIRECT : 0U) |
+	       (flags & TARGET_UNSAFE ? FILE_UNSAFE : 0U);
+}
+
+static int open_new(struct target *t, const char *path, unsigned flags, struct err *err)
+{
+	int fd = make_file(t, path, flags, err), r;
+
+	if (fd < 0)
+		return fd;
+	if (t->old)
+		keep_owner(fd, t->old);
+	/* Not FILE_UNSAFE: target_commit decides whether to flush. */
+	r = file_from_fd(fd, path, FILE_WRITE, &t->io, err);
+	if (r < 0)
+		close(fd);
+	return r;
+}
+
+static int open_in_place(struct target *t, const char *path, unsigned flags, struct err *err)
+{
+	t->in_place = true;
+	t->created = access(path, F_OK) < 0;
+	return file_open(path, FILE_WRITE | FILE_CREATE | FILE_TRUNC | file_flags(flags), &t->io,
+			 err);
+}
+
+static int open_device(struct target *t, const char *path, unsigned flags, struct err *err)
+{
+	CLEANUP_FREE void *head = NULL;
+	size_t n;
+	int r;
+
+	t->in_place = true;
+	r = file_open(path, FILE_WRITE | file_flags(flags), &t->io, err);
+	if (r < 0 || (flags & TARGET_FORCE))
+		return r;
+	n = (size_t)min_u64(io_size(t->io), ZERO_BUF_SIZE);
+	if (posix_memalign(&head, 4096, ZERO_BUF_SIZE))
+		return err_nomem(err, ZERO_BUF_SIZE, "the first bytes of the device");
+	r = io_pread(t->io, head, n, 0, err);
+	if (r == 0 && !bytes_are_zero(head, n))
+		r = err_set(err, EEXIST, "'%s' holds data already (use --force to overwrite it)",
+			    path);
+	return r;
+}
+
+/* Something is there: says how it may be used. */
+static int open_existing(struct target *t, const char *path, const struct stat *st, unsigned flags,
+			 struct err *err)
+{
+	int r;
+
+	if (S_ISBLK(st->st_mode))
+		return open_device(t, path, flags, err);
+	t->replaces = st->st_size > 0;
+	if (S_ISREG(st->st_mode) && t->replaces && !(flags & TARGET_FORCE))
+		return err_set(err, EEXIST, "'%s' exists already (use --force to overwrite it)",
+			       path);
+	r = file_open(path, FILE_WRITE, &t->old, err);
+	return r < 0 ? r : open_new(t, path, flags, err);
+}
+
+int target_open(const char *path, unsigned flags, const struct opts *opts, struct target **out,
+		struct err *err)
+{
+	struct target *t = calloc(1, sizeof(*t));
+	struct stat st;
+	int r;
+
+	if (!t)
+		return err_nomem(err, sizeof(*t), "a target");
+	t->unsafe = flags & TARGET_UNSAFE;
+	r = follow_links(path, &t->path, err);
+	if (r == 0) {
+		if (flags & TARGET_IN_PLACE)
+			r = open_in_place(t, path, flags, err);
+		else if (stat(t->path, &st) == 0)
+			r = open_existing(t, path, &st, flags, err);
+		else if (errno == ENOENT)
+			r = open_new(t, path, flags, err);
+		else
+			r = err_sys(err, errno, "Could not create '%s'", path);
+	}
+	if (r == 0)
+		r = apply_opts(t, opts, err);
+	if (r < 0) {
+		target_close(t);
+		return r;
+	}
+	*out = t;
+	return 0;
+}
+
+struct io *target_io(struct target *t)
+{
+	return t->io;
+}
+
+const char *target_note(const struct target *t)
+{
+	return t->note[0] ? t->note : NULL;
+}
+
+/* ---- the end ---- */
+
+/* Gives an unnamed file a name that is not taken: `name`, or a temporary one into t->temp. */
+static int link_unnamed(struct target *t, const char *name, struct err *err)
+{
+	char proc[32];
+	int r;
+
+	snprintf(proc, sizeof(proc), "/proc/self/fd/%d", file_fd(t->io));
+	if (name)
+		return linkat(AT_FDCWD, proc, AT_FDCWD, name, AT_SYMLINK_FOLLOW) < 0 ? -errno : 0;
+	do {
+		free(take(t->temp));
+		r = temp_name(t->path, &t->temp, err);
+		if (r < 0) {
+			t->temp = NULL;
+			return r;
+		}
+		r = linkat(AT_FDCWD, proc, AT_FDCWD, t->temp, AT_SYMLINK_FOLLOW) < 0 ? -errno : 0;
+	} while (r == -EEXIST);
+	if (r < 0)
+		free(take(t->temp));
+	return r;
+}
+
+/* Takes the place of what was there, or of nothing. */
+static int take_name(struct target *t, struct err *err)
+{
+	int r;
+
+	if (t->unnamed && !t->old)
+		return link_unnamed(t, t->path, err);
+	if (t->unnamed) {
+		r = link_unnamed(t, NULL, err);
+		if (r < 0)
+			return r;
+	}
+	if (!t->old) {
+		if (renameat2(AT_FDCWD, t->temp, AT_FDCWD, t->path, RENAME_NOREPLACE) == 0)
+			return 0;
+		if (errno != EINVAL && errno != ENOSYS)
+			return -errno;
+		/* A file system without NOREPLACE: as good as it gets. */
+		if (access(t->path, F_OK) == 0)
+			return -EEXIST;
+	}
+	return rename(t->temp, t->path) < 0 ? -errno : 0;
+}
+
+int target_commit(struct target *t, struct err *err)
+{
+	int r = 0;
+
+	/* In place, FILE_UNSAFE makes it nothing; a replaced file must be safe in any case. */
+	if (t->in_place || !t->unsafe || t->replaces)
+		r = io_flush(t->io, err);
+	if (r < 0)
+		return r;
+	if (!t->in_place) {
+		r = take_name(t, err);
+		if (r < 0)
+			return err_sys(err, -r, "Could not create '%s'", t->io->name);
+		free(take(t->temp));
+	}
+	t->committed = true;
+	return 0;
+}
+
+void target_close(struct target *t)
+{
+	if (!t)
+		return;
+	if (!t->committed && t->temp)
+		unlink(t->temp);
+	if (!t->committed && t->in_place && t->created && t->io)
+		unlink(t->path);
+	io_close(t->io);
+	io_close(t->old);
+	free(t->temp);
+	free(t->path);
+	free(t);
+}
