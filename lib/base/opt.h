@@ -16,8 +16,8 @@ enum opt_type { OPT_BOOL, OPT_UINT, OPT_SIZE, OPT_STRING, OPT_ENUM };
 struct opt {
 	const char *name; /* NULL ends a table */
 	enum opt_type type;
-	const char *help;	    /* one line, as `-o help` prints it */
-	const char *def;	    /* default as text, or NULL */
+	const char *help;           /* one line, as `-o help` prints it */
+	const char *def;            /* default as text, or NULL */
 	const char *const *choices; /* OPT_ENUM: ends with NULL */
 };
 

@@ -29,7 +29,6 @@ uint64_t ranges_total(const struct ranges *set);
 void ranges_clear(struct ranges *set);
 void ranges_free(struct ranges *set);
 
-#define ranges_for_each(r, set)                                                                    \
-	for (const struct range *r = (set)->v; r < (set)->v + (set)->n; r++)
+#define ranges_for_each(r, set) for (const struct range *r = (set)->v; r < (set)->v + (set)->n; r++)
 
 #endif

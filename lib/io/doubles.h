@@ -14,10 +14,10 @@ int mem_open(const char *name, uint64_t size, struct io **out, struct err *err);
 /* ---- fault: passes through to inner, and fails the n-th call ---- */
 struct fault_plan {
 	_Atomic uint64_t calls; /* pread, pwrite, zero, discard, flush, resize, map seen so far */
-	uint64_t fail_at;	/* first call that fails, counted from 1; 0 = never */
-	bool sticky;		/* all later calls fail as well */
-	int code;		/* positive errno, e.g. EIO, ENOSPC */
-	bool writes_only;	/* only pwrite, zero, discard, flush and resize count */
+	uint64_t fail_at;       /* first call that fails, counted from 1; 0 = never */
+	bool sticky;            /* all later calls fail as well */
+	int code;               /* positive errno, e.g. EIO, ENOSPC */
+	bool writes_only;       /* only pwrite, zero, discard, flush and resize count */
 };
 int fault_open(struct io *inner, bool own, struct fault_plan *plan, struct io **out,
 	       struct err *err);
@@ -26,17 +26,16 @@ int fault_open(struct io *inner, bool own, struct fault_plan *plan, struct io **
 enum crash_kind { CRASH_WRITE, CRASH_ZERO, CRASH_RESIZE, CRASH_FLUSH, CRASH_MARK };
 struct crash_rec {
 	enum crash_kind kind;
-	uint64_t off, len;	/* RESIZE: off is the new size. MARK: off is the caller's value */
-	unsigned char *data;	/* WRITE only; owned by the log */
+	uint64_t off, len;   /* RESIZE: off is the new size. MARK: off is the caller's value */
+	unsigned char *data; /* WRITE only; owned by the log */
 };
 struct crash_log {
 	struct crash_rec *rec;
 	size_t n, cap;
-	uint64_t base_size;	/* size of inner when recording began */
-	unsigned char *base;	/* its content then */
+	uint64_t base_size;  /* size of inner when recording began */
+	unsigned char *base; /* its content then */
 };
-int crash_open(struct io *inner, bool own, struct crash_log *log, struct io **out,
-	       struct err *err);
+int crash_open(struct io *inner, bool own, struct crash_log *log, struct io **out, struct err *err);
 /* Adds a CRASH_MARK (thread-safe against the io). */
 int crash_mark(struct io *io, uint64_t value);
 void crash_log_free(struct crash_log *log);

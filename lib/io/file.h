@@ -17,15 +17,15 @@
 #include "io/io.h"
 
 enum {
-	FILE_WRITE = 1 << 0,	  /* read and write; without it read-only */
-	FILE_CREATE = 1 << 1,	  /* create it; fails with EEXIST unless FILE_TRUNC */
-	FILE_TRUNC = 1 << 2,	  /* with FILE_CREATE: take an existing file and empty it */
-	FILE_DIRECT = 1 << 3,	  /* O_DIRECT; unaligned requests are bounced inside */
-	FILE_UNSAFE = 1 << 4,	  /* flush does nothing (cache mode "unsafe") */
-	FILE_SHARE = 1 << 5,	  /* -U: take no locks and look all the same; read-only opens */
-	FILE_NO_DEVICE = 1 << 6,  /* accept regular files only */
-	FILE_NOFOLLOW = 1 << 7,	  /* fail on a symbolic link */
-	FILE_SHARE_WRITE = 1 << 8 /* reader that others may write beside (QEMU's backing of a mirror) */
+	FILE_WRITE = 1 << 0,       /* read and write; without it read-only */
+	FILE_CREATE = 1 << 1,      /* create it; fails with EEXIST unless FILE_TRUNC */
+	FILE_TRUNC = 1 << 2,       /* with FILE_CREATE: take an existing file and empty it */
+	FILE_DIRECT = 1 << 3,      /* O_DIRECT; unaligned requests are bounced inside */
+	FILE_UNSAFE = 1 << 4,      /* flush does nothing (cache mode "unsafe") */
+	FILE_SHARE = 1 << 5,       /* -U: take no locks and look all the same; read-only opens */
+	FILE_NO_DEVICE = 1 << 6,   /* accept regular files only */
+	FILE_NOFOLLOW = 1 << 7,    /* fail on a symbolic link */
+	FILE_SHARE_WRITE = 1 << 8, /* reader beside whom others may write */
 };
 
 /*
