@@ -45,7 +45,13 @@ extern "C" {
 #endif
 
 /* Declares an option struct with everything at its default: IMGKIT_OPTS(imgkit_open_opts, o); */
-#define IMGKIT_OPTS(type, var) struct type var = {sizeof(struct type)}
+#ifdef __cplusplus
+#define IMGKIT_OPTS(type, var) \
+	struct type var = {};  \
+	var.struct_size = sizeof(var)
+#else
+#define IMGKIT_OPTS(type, var) struct type var = {.struct_size = sizeof(struct type)}
+#endif
 
 /* ---- errors ---- */
 
