@@ -88,6 +88,12 @@ bool cli_cache(const struct cli *cli, const char *text, unsigned *flags);
 /* Known format name or an error. */
 bool cli_format(const struct cli *cli, const char *name);
 
+/*
+ * `-o help` for a new image of this format. with_target: also the options of the file that holds
+ * it, for when the user named one.
+ */
+void cli_options_help(const struct cli *cli, const struct format *fmt, bool with_target);
+
 /* Opens an image and prints "Could not open 'X': …" when it fails (then NULL). */
 struct img *cli_open(const struct cli *cli, const struct img_open_args *args);
 void cli_open_error(const struct cli *cli, const char *path, const struct err *err);

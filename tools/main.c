@@ -11,10 +11,7 @@
 
 #include "base/bytes.h"
 #include "cli.h"
-
-#ifndef IMGKIT_VERSION
-#define IMGKIT_VERSION "0.1.0"
-#endif
+#include "imgkit.h"
 
 /* The peer's version whose texts and behaviour the `qemu-img` personality has. */
 #define PEER_VERSION "7.2.22"

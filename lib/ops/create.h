@@ -1,0 +1,50 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * Making a new image: prepare finds out and checks everything that can be known before the file is
+ * touched, run makes it. The two are apart so that a program can say between them what it will do.
+ */
+#ifndef IMGKIT_OPS_CREATE_H
+#define IMGKIT_OPS_CREATE_H
+
+#include <stdbool.h>
+
+#include "image/img.h"
+#include "ops/target.h"
+
+#define CREATE_NO_SIZE UINT64_MAX
+
+struct create_request {
+	const char *path;
+	const char *format;  /* driver name */
+	uint64_t size;       /* bytes; CREATE_NO_SIZE: from the options or the backing file */
+	const char *backing; /* as it will be stored, or NULL; wins over the options */
+	const char *backing_format;
+	const struct opts *opts; /* format's, target's, size, backing_file, backing_fmt; or NULL */
+	bool unchecked_backing;  /* do not open the backing file; size is needed then */
+};
+
+/* Zero-initialise; free with create_plan_free. */
+struct create_plan {
+	const char *path; /* borrowed from the request */
+	const struct format *fmt;
+	uint64_t size;                        /* bytes */
+	const char *backing, *backing_format; /* borrowed from all, or NULL */
+	struct opts all;                      /* every option that is set, with size and backing */
+	struct opts format_opts;              /* what the format's build gets */
+	const char *hint; /* after an error: a second sentence for people, or NULL */
+	char detail[64];  /* room for it */
+};
+
+/*
+ * -EINVAL: what the request says does not fit together; or what opening the backing file gives.
+ * The backing file, unless unchecked, is opened with its chain.
+ */
+int create_prepare(const struct create_request *req, struct create_plan *plan, struct err *err);
+
+/* flags: TARGET_…. note: what target_note says, at most room bytes; NULL: not wanted. */
+int create_run(const struct create_plan *plan, unsigned flags, char *note, unsigned room,
+	       struct err *err);
+
+void create_plan_free(struct create_plan *plan);
+
+#endif

@@ -1,0 +1,69 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+/* `-o help`: the options of a format, as create, convert and measure list them. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/bytes.h"
+#include "cli.h"
+#include "ops/target.h"
+
+static const char *type_name(enum opt_type type)
+{
+	switch (type) {
+	case OPT_BOOL:
+		return "bool (on/off)";
+	case OPT_UINT:
+		return "num";
+	case OPT_SIZE:
+		return "size";
+	case OPT_STRING:
+	case OPT_ENUM:
+		break;
+	}
+	return "str";
+}
+
+static int by_name(const void *a, const void *b)
+{
+	const struct opt *const *x = a, *const *y = b;
+
+	return strcmp((*x)->name, (*y)->name);
+}
+
+static void print_opt(const struct cli *cli, const struct opt *o)
+{
+	char left[80];
+
+	snprintf(left, sizeof(left), "%s=<%s>", o->name, type_name(o->type));
+	printf("  %-22s - %s", left, o->help);
+	if (!cli->peer && o->def)
+		printf(" (default: %s)", o->def);
+	putchar('\n');
+}
+
+static unsigned collect(const struct opt *table, const struct opt **list, unsigned n, unsigned max)
+{
+	for (; table && table->name && n < max; table++)
+		list[n++] = table;
+	return n;
+}
+
+void cli_options_help(const struct cli *cli, const struct format *fmt, bool with_target)
+{
+	const struct opt *list[64];
+	unsigned n = collect(fmt->create_opts, list, 0, ARRAY_LEN(list));
+
+	if (with_target) {
+		n = collect(target_create_opts, list, n, ARRAY_LEN(list));
+		printf("Supported options:\n");
+	} else {
+		printf("Supported %s options:\n", fmt->name);
+	}
+	qsort(list, n, sizeof(list[0]), by_name);
+	for (unsigned i = 0; i < n; i++)
+		print_opt(cli, list[i]);
+	if (!with_target)
+		printf("\nThe protocol level may support further options.\n"
+		       "Specify the target filename to include those options.\n");
+}
