@@ -61,7 +61,7 @@ static_of  = $(filter /%,$(shell $(CC) -print-file-name=lib$(1).a))
 prog_libs  = $(if $(filter release,$(VARIANT)),$(foreach l,$(deps),$(or $(call static_of,$l),-l$l)),$(libs))
 
 # ---- sources ----
-lib_src    := $(filter-out lib/io/doubles/%,$(shell find lib -name '*.c'))
+lib_src    := $(sort $(shell find lib -name '*.c'))
 double_src := $(wildcard lib/io/doubles/*.c lib/io/doubles.c)
 lib_src    := $(filter-out $(double_src),$(lib_src))
 tool_src   := $(filter-out tools/main.c,$(wildcard tools/*.c))
@@ -96,7 +96,7 @@ programs: $(img) $(helpers)
 libs: $(B)/libimgkit.a $(B)/libimgkit.so
 # The runner knows which of them run with this variant.
 ifneq ($(filter tests,$(MAKECMDGOALS)),)
-tests: $(shell $(PYTHON) tests/run --programs $(VARIANT) | sed 's|.*/|$(B)/&|')
+tests: $(shell $(PYTHON) tests/run --programs $(VARIANT) $(if $(filter cov,$(VARIANT)),--as cov) | sed 's|.*/|$(B)/&|')
 endif
 fuzzers: $(fuzzers)
 

@@ -89,6 +89,14 @@ soak:
 	+@$(submake) VARIANT=tsan tests
 	@SOAK_SECONDS=$(TIME) $(PYTHON) tests/run --soak $(TIME) $(T)
 
+#: make coverage   which lines of lib/ the tests run, per file
+coverage:
+	@build-aux/deps build test
+	+@$(submake) VARIANT=cov programs tests
+	@find build/cov -name '*.gcda' -delete
+	@$(PYTHON) tests/run --as cov $(RUN) $(T)
+	@build-aux/coverage
+
 #: make clean
 clean:
 	rm -rf build
