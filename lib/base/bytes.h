@@ -97,7 +97,7 @@ static inline bool overlaps(uint64_t a, uint64_t alen, uint64_t b, uint64_t blen
 	return a < b + blen && b < a + alen;
 }
 
-/* Whether all n bytes are zero. Vectorised; stops at the first non-zero byte (in 64-byte steps). */
+/* Whether all n bytes are zero. Vectorised; stops early when they are not. */
 bool bytes_are_zero(const void *p, size_t n);
 
 /* A read-only buffer of zeros, ZERO_BUF_SIZE bytes, never written. */
