@@ -3,7 +3,7 @@
 #
 # Objects live in a directory named by the variant (build/release, build/asan, build/tsan,
 # build/fuzz), so flags never mix. VARIANT= chooses one, B= moves its directory.
-MAKEFLAGS += --no-builtin-rules --no-builtin-variables
+MAKEFLAGS += --no-builtin-rules
 .DEFAULT_GOAL := all
 .DELETE_ON_ERROR:
 .SUFFIXES:
