@@ -126,6 +126,9 @@ $(B)/%.o: %.c $(B)/.flags | $(B)/.ready
 	@mkdir -p $(@D)
 	$(Q)$(CC) $(all_cppflags) $(all_cflags) -MMD -MP -c $< -o $@
 
+# Tests find what they share.
+$(B)/tests/%.o: all_cppflags += -Itests -Itests/lib
+
 # ---- libraries ----
 ar = $(call say,AR,$@) ; rm -f $@ && $(AR) rcs $@ $(filter %.o,$^)
 
