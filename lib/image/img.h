@@ -32,39 +32,40 @@ struct build;
 /* What a probe function may look at: the first bytes of the file, and its size. Never the io. */
 struct probe {
 	const unsigned char *head; /* zero padded to PROBE_HEAD bytes */
-	size_t head_len;	   /* bytes that the file really has there */
-	uint64_t size;		   /* bytes */
-	const char *name;	   /* path, for messages only */
+	size_t head_len;           /* bytes that the file really has there */
+	uint64_t size;             /* bytes */
+	const char *name;          /* path, for messages only */
 };
 #define PROBE_HEAD 4096
 
 /* How open treats the image. */
 enum {
-	IMG_RDWR = 1 << 0,	 /* read and write; without it read-only */
-	IMG_NO_BACKING = 1 << 1, /* open only the named file: info, check, … */
-	IMG_SHARE = 1 << 2,	 /* -U: no locks; read-only */
-	IMG_UNTRUSTED = 1 << 3,	 /* no file but the named one; no raw fallback; tight limits */
-	IMG_UNSAFE = 1 << 4,	 /* cache=unsafe: flush and all write barriers do nothing */
-	IMG_DIRECT = 1 << 5,	 /* cache=none, directsync: O_DIRECT */
-	IMG_SYNC = 1 << 6,	 /* cache=writethrough, directsync: flush after every write */
-	IMG_FOR_CHECK = 1 << 7,	 /* open what can be opened: dirty, corrupt, broken snapshots */
+	IMG_RDWR = 1 << 0,          /* read and write; without it read-only */
+	IMG_NO_BACKING = 1 << 1,    /* open only the named file: info, check, … */
+	IMG_SHARE = 1 << 2,         /* -U: no locks; read-only */
+	IMG_UNTRUSTED = 1 << 3,     /* no file but the named one; no raw fallback; tight limits */
+	IMG_UNSAFE = 1 << 4,        /* cache=unsafe: flush and all write barriers do nothing */
+	IMG_DIRECT = 1 << 5,        /* cache=none, directsync: O_DIRECT */
+	IMG_SYNC = 1 << 6,          /* cache=writethrough, directsync: flush after every write */
+	IMG_FOR_CHECK = 1 << 7,     /* open what can be opened: dirty, corrupt, broken snapshots */
+	IMG_NAMED_DEVICES = 1 << 8, /* a backing file that an image names may be a block device */
 };
 
 struct img_open_args {
 	const char *path;
-	const char *format;    /* driver name, or NULL: probe */
-	unsigned flags;	       /* IMG_… */
-	const char *snapshot;  /* read-only view of this internal snapshot (id or name), or NULL */
-	unsigned max_depth;    /* length of the backing chain, 0: the default of 64 */
+	const char *format;   /* driver name, or NULL: probe */
+	unsigned flags;       /* IMG_… */
+	const char *snapshot; /* read-only view of this internal snapshot (id or name), or NULL */
+	unsigned max_depth;   /* length of the backing chain, 0: the default of 64 */
 };
 
 /* The answer of place: where [off, off+len) of the guest is to be written. */
 struct placement {
-	uint64_t off, len;  /* guest bytes covered: a non-empty prefix of what was asked */
-	uint64_t host;	    /* byte in img->file for `off`, or, if fresh, for `start` */
-	bool fresh;	    /* new space, not visible until link */
-	bool zeroed;	    /* fresh space that is known to read as zeros now */
-	bool reuse;	    /* fresh, but the space was the range's own already */
+	uint64_t off, len;    /* guest bytes covered: a non-empty prefix of what was asked */
+	uint64_t host;        /* byte in img->file for `off`, or, if fresh, for `start` */
+	bool fresh;           /* new space, not visible until link */
+	bool zeroed;          /* fresh space that is known to read as zeros now */
+	bool reuse;           /* fresh, but the space was the range's own already */
 	uint64_t start, span; /* fresh: the whole units (multiples of img->unit) that were reserved;
 			       * start <= off, off+len <= start+span (clipped to the disk's end) */
 };
@@ -73,9 +74,9 @@ struct placement {
 struct snapshot {
 	char *id, *name;
 	uint64_t vm_state_size; /* bytes */
-	uint64_t disk_size;	/* bytes */
+	uint64_t disk_size;     /* bytes */
 	uint64_t vm_clock_ns;
-	uint64_t icount;	/* UINT64_MAX: not recorded */
+	uint64_t icount; /* UINT64_MAX: not recorded */
 	uint32_t date_sec, date_nsec;
 };
 
@@ -91,8 +92,8 @@ struct snapshot_ops {
 };
 
 struct create_args {
-	uint64_t size;		    /* bytes, virtual */
-	const char *backing;	    /* name to store, or NULL */
+	uint64_t size;              /* bytes, virtual */
+	const char *backing;        /* name to store, or NULL */
 	const char *backing_format; /* format to store, or NULL */
 	const struct opts *opts;    /* values for the format's create_opts; NULL: all defaults */
 };
@@ -101,8 +102,8 @@ struct create_args {
 struct check_result {
 	uint64_t corruptions, leaks, check_errors;
 	uint64_t corruptions_fixed, leaks_fixed;
-	uint64_t image_end_offset;			/* bytes */
-	uint64_t total_clusters, allocated_clusters;	/* guest clusters */
+	uint64_t image_end_offset;                   /* bytes */
+	uint64_t total_clusters, allocated_clusters; /* guest clusters */
 	uint64_t compressed_clusters, fragmented_clusters;
 };
 enum { CHECK_FIX_LEAKS = 1 << 0, CHECK_FIX_ERRORS = 1 << 1 };
@@ -128,8 +129,8 @@ struct img_info {
 
 enum {
 	FMT_WRITE = 1 << 0,
-	FMT_BACKING = 1 << 1,	/* can name a backing file */
-	FMT_CODED = 1 << 2,	/* can hold compressed clusters */
+	FMT_BACKING = 1 << 1, /* can name a backing file */
+	FMT_CODED = 1 << 2,   /* can hold compressed clusters */
 	FMT_CREATE = 1 << 3,
 	FMT_CHECK = 1 << 4,
 };
@@ -137,7 +138,7 @@ enum {
 struct format {
 	const char *name, *summary;
 	unsigned caps;
-	size_t img_size;	       /* bytes to allocate; struct img is its first member */
+	size_t img_size;               /* bytes to allocate; struct img is its first member */
 	const struct opt *create_opts; /* ends with a NULL name; NULL: no options */
 
 	int (*probe)(const struct probe *); /* pure; 0 no, 100 certain */
@@ -187,11 +188,11 @@ enum { PREALLOC_OFF, PREALLOC_METADATA, PREALLOC_FALLOC, PREALLOC_FULL };
 struct img {
 	struct io io; /* first: an image is an io */
 	const struct format *fmt;
-	struct io *file;    /* owned: the file that holds the image */
+	struct io *file;     /* owned: the file that holds the image */
 	struct img *backing; /* owned; NULL: none, or not opened */
 	unsigned open_flags; /* IMG_… */
-	uint64_t unit;	     /* allocation unit (cluster, grain) in bytes; 1 for raw */
-	bool probed;	     /* the format was found by probing, not given */
+	uint64_t unit;       /* allocation unit (cluster, grain) in bytes; 1 for raw */
+	bool probed;         /* the format was found by probing, not given */
 
 	char *backing_name;   /* owned: as stored in the image; NULL: none */
 	char *backing_format; /* owned: as stored; NULL: not stored */
@@ -201,6 +202,7 @@ struct img {
 	pthread_mutex_t meta;
 	pthread_cond_t idle;   /* with meta: busy shrank */
 	struct ranges busy;    /* guest ranges between place and link */
+	unsigned n_busy;       /* how many placements they come from */
 	_Atomic int broken;    /* positive errno: a flush failed, no more writes (sticky) */
 	atomic_bool unsettled; /* written to since the last settle */
 };
@@ -229,7 +231,10 @@ int img_open(const struct img_open_args *args, struct img **out, struct err *err
 int img_open_io(struct io *file, const char *format, unsigned flags, struct img *backing,
 		struct img **out, struct err *err);
 
-/* Guesses the format from the first bytes. NULL format with 0: nothing but raw fits. */
+/* The format that fits best; raw fits everything, so never NULL. */
+const struct format *format_probe(const struct probe *probe);
+
+/* The same for a file, from its first bytes. */
 int img_probe(struct io *file, const struct format **fmt, struct err *err);
 
 /*
@@ -240,8 +245,7 @@ int img_probe(struct io *file, const struct format **fmt, struct err *err);
 int img_resolve_name(const char *base, const char *name, char **path, struct err *err);
 
 /* This layer's extent only (EXT_ABSENT possible); takes the locks. */
-int img_map_layer(struct img *img, uint64_t off, uint64_t len, struct extent *ext,
-		  struct err *err);
+int img_map_layer(struct img *img, uint64_t off, uint64_t len, struct extent *ext, struct err *err);
 
 /* Changes that exclude everything else; each takes the gate. Durable on return. */
 int img_resize(struct img *img, uint64_t size, int prealloc, struct err *err);

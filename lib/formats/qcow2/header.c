@@ -43,6 +43,14 @@ uint64_t header_l1_entries(uint64_t size, unsigned cluster_bits)
 	return div_up(size, UINT64_C(1) << (cluster_bits + cluster_bits - 3));
 }
 
+/* L1 entries that this header needs: extended L2 entries are twice as long. */
+static uint64_t needed_l1(const struct header *h)
+{
+	unsigned entry_bits = h->incompat & INCOMPAT_EXTL2 ? 4 : 3;
+
+	return div_up(h->size, UINT64_C(1) << (h->cluster_bits + h->cluster_bits - entry_bits));
+}
+
 void header_free(struct header *h)
 {
 	for (unsigned i = 0; i < h->n_ext; i++)
@@ -140,8 +148,7 @@ static int validate_tables(struct io *file, const struct header *h, struct err *
 	if (bytes > QCOW2_MAX_L1_BYTES)
 		return io_corrupt(file, err, 36, "active L1 table too large: %" PRIu32 " entries",
 				  h->l1_size);
-	if (h->size > header_max_size(h->cluster_bits) ||
-	    h->l1_size < header_l1_entries(h->size, h->cluster_bits))
+	if (h->size > header_max_size(h->cluster_bits) || h->l1_size < needed_l1(h))
 		return io_corrupt(file, err, 36,
 				  "L1 table is too small: %" PRIu32 " entries for %" PRIu64
 				  " bytes",

@@ -1,0 +1,296 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+/*
+ * The qcow2 driver: opening (read → decode → validate → build), closing, what `info` shows, and the
+ * table of the driver.
+ */
+#include <errno.h>
+#include <inttypes.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "base/cleanup.h"
+#include "base/json.h"
+#include "formats/qcow2/build.h"
+#include "formats/qcow2/check.h"
+#include "formats/qcow2/qcow2.h"
+
+/* Bound of clean tables in memory: 16 MiB of L2 map 128 GiB at 64 KiB clusters. */
+#define CACHE_BYTES (16 * MiB)
+#define SLICE_MAX   4096
+
+static int qcow2_probe(const struct probe *probe)
+{
+	be32 magic, version;
+
+	if (probe->head_len < 8)
+		return 0;
+	memcpy(&magic, probe->head, sizeof(magic));
+	memcpy(&version, probe->head + 4, sizeof(version));
+	return be32_get(magic) == QCOW2_MAGIC && be32_get(version) >= 2 ? 100 : 0;
+}
+
+int qcow2_read_table(struct qcow2 *q, uint64_t off, uint64_t entries, const char *what, be64 **out,
+		     struct err *err)
+{
+	CLEANUP_FREE be64 *t = NULL;
+	int r;
+
+	if (entries && off >= io_size(q->img.file))
+		return io_corrupt(q->img.file, err, off, "%s lies beyond the end of the file",
+				  what);
+	t = calloc(entries ? entries : 1, 8);
+	if (!t)
+		return err_nomem(err, entries * 8, what);
+	r = io_pread_tail(q->img.file, t, entries * 8, off, err);
+	if (r == 0)
+		*out = take(t);
+	return r;
+}
+
+/* Features that forbid reading or writing guest data; the rest of the image can be looked at. */
+static void note_unreadable(struct qcow2 *q)
+{
+	q->unreadable = true;
+	if (q->h.crypt_method)
+		q->unreadable_why = "the image is encrypted, which is not supported";
+	else if (q->h.incompat & INCOMPAT_DATA_FILE)
+		q->unreadable_why = "the image has an external data file, which is not supported";
+	else if (q->h.incompat & INCOMPAT_EXTL2)
+		q->unreadable_why = "the image has extended L2 entries, which are not supported";
+	else
+		q->unreadable = false;
+}
+
+/* Copies what the generic part of the image needs from the header. */
+static int publish_header(struct qcow2 *q, struct err *err)
+{
+	struct img *img = &q->img;
+	unsigned entry_bits = q->h.incompat & INCOMPAT_EXTL2 ? 4 : 3;
+
+	q->cluster_bits = q->h.cluster_bits;
+	q->cluster = UINT64_C(1) << q->cluster_bits;
+	q->l2_bits = q->cluster_bits - entry_bits;
+	q->refblock_bits = q->cluster_bits + 3 - q->h.refcount_order;
+	note_unreadable(q);
+	img->io.size = q->h.size;
+	img->unit = q->cluster;
+	free(img->backing_name);
+	free(img->backing_format);
+	img->backing_name = img->backing_format = NULL;
+	if (q->h.backing_name)
+		img->backing_name = strdup(q->h.backing_name);
+	if (q->h.backing_name && q->h.backing_format)
+		img->backing_format = strdup(q->h.backing_format);
+	if ((q->h.backing_name && !img->backing_name) ||
+	    (img->backing_name && q->h.backing_format && !img->backing_format))
+		return err_nomem(err, QCOW2_MAX_BACKING_NAME, "the backing file name");
+	return 0;
+}
+
+static int read_tables(struct qcow2 *q, struct err *err)
+{
+	bool lenient = q->img.open_flags & IMG_FOR_CHECK;
+	int r;
+
+	r = qcow2_read_table(q, q->h.l1_offset, q->h.l1_size, "active L1 table", &q->l1, err);
+	if (r < 0 && !(lenient && r == -EUCLEAN))
+		return r;
+	r = qcow2_snapshots_read(q, err);
+	if (r < 0 && lenient && r != -ENOMEM) {
+		qcow2_snapshots_free(q);
+		q->snap_broken = true;
+		r = 0;
+	}
+	return r;
+}
+
+/* Refuses, or repairs, what must not be written to as it is. */
+static int prepare_writing(struct qcow2 *q, struct err *err)
+{
+	if (q->img.open_flags & IMG_FOR_CHECK)
+		return 0;
+	if (q->unreadable)
+		return err_set(err, ENOTSUP, "%s: %s", q->img.io.name, q->unreadable_why);
+	if (q->h.incompat & INCOMPAT_CORRUPT)
+		return err_set(
+			err, EACCES,
+			"%s: image is corrupt; cannot be opened read/write (check -r all may "
+			"repair it)",
+			q->img.io.name);
+	if (q->h.incompat & INCOMPAT_DIRTY)
+		return qcow2_repair_dirty(q->img.file, &q->h, err);
+	return 0;
+}
+
+static int qcow2_open(struct img *img, struct err *err)
+{
+	struct qcow2 *q = qcow2_of(img);
+	size_t slice;
+	int r = header_read(img->file, &q->h, err);
+
+	if (r == 0)
+		r = publish_header(q, err);
+	if (r < 0)
+		return r;
+	slice = (size_t)min_u64(q->cluster, SLICE_MAX);
+	r = mcache_init(&q->cache, img->file, slice, CACHE_BYTES, err);
+	if (r == 0 && (img->open_flags & IMG_RDWR))
+		r = prepare_writing(q, err);
+	if (r == 0)
+		r = read_tables(q, err);
+	if (r == 0)
+		r = codec_pool_open(&q->codecs, err);
+	return r;
+}
+
+static void drop_tables(struct qcow2 *q)
+{
+	mcache_free(&q->cache);
+	qcow2_snapshots_free(q);
+	header_free(&q->h);
+	free(take(q->l1));
+	free(take(q->reftable));
+	free(take(q->guard));
+	free(take(q->parked));
+	q->reftable_entries = q->guard_clusters = q->n_parked = q->cap_parked = 0;
+	q->free_hint = 0;
+	q->l1_dirty = q->reftable_dirty = (struct dirty_sectors){0};
+	q->writing = false;
+}
+
+static void qcow2_close(struct img *img)
+{
+	struct qcow2 *q = qcow2_of(img);
+
+	drop_tables(q);
+	codec_pool_close(q->codecs);
+}
+
+int qcow2_reload(struct qcow2 *q, struct err *err)
+{
+	size_t slice = q->cache.slice;
+	int r;
+
+	drop_tables(q);
+	q->snap_broken = false;
+	r = header_read(q->img.file, &q->h, err);
+	if (r == 0)
+		r = publish_header(q, err);
+	if (r == 0)
+		r = mcache_init(&q->cache, q->img.file, slice, CACHE_BYTES, err);
+	if (r == 0)
+		r = read_tables(q, err);
+	if (r < 0) /* nothing usable is in memory any more */
+		atomic_store(&q->img.broken, -r);
+	return r;
+}
+
+int qcow2_begin_write(struct qcow2 *q, struct err *err)
+{
+	uint64_t autoclear = q->h.autoclear;
+	int r = 0;
+
+	if (!q->reftable) {
+		q->reftable_entries = (uint64_t)q->h.reftable_clusters << q->cluster_bits >> 3;
+		r = qcow2_read_table(q, q->h.reftable_offset, q->reftable_entries, "refcount table",
+				     &q->reftable, err);
+	}
+	if (r == 0 && !q->guard)
+		qcow2_guard_build(q);
+	/* What we do not keep up to date must not look up to date; version 2 has no such bits. */
+	if (r == 0 && autoclear) {
+		q->h.autoclear = 0;
+		r = header_update(q->img.file, &q->h, err);
+		if (r == 0)
+			r = io_flush(q->img.file, err);
+		if (r < 0)
+			q->h.autoclear = autoclear;
+	}
+	if (r == 0 && (q->h.compat & COMPAT_LAZY_REFCOUNTS))
+		r = qcow2_set_dirty_bit(q, true, err);
+	q->writing = r == 0;
+	return r;
+}
+
+int qcow2_mark_corrupt(struct qcow2 *q, uint64_t at, struct err *err, const char *fmt, ...)
+{
+	char text[160];
+	va_list ap;
+
+	va_start(ap, fmt);
+	vsnprintf(text, sizeof(text), fmt, ap);
+	va_end(ap);
+	if (q->h.version >= 3 && !(q->h.incompat & INCOMPAT_CORRUPT)) {
+		q->h.incompat |= INCOMPAT_CORRUPT;
+		/* The error below is what matters; a disk that also fails to write changes nothing. */
+		if (header_update(q->img.file, &q->h, NULL) == 0)
+			io_flush(q->img.file, NULL);
+	}
+	atomic_store(&q->img.broken, EUCLEAN);
+	return io_corrupt(q->img.file, err, at, "%s; marked as corrupt, no more writes", text);
+}
+
+/* ---- info ---- */
+
+static json_t *info_data(const struct qcow2 *q)
+{
+	json_t *d = json_object();
+
+	json_set_text(d, "compat", q->h.version >= 3 ? "1.1" : "0.10");
+	json_set_text(d, "compression-type",
+		      q->h.compression == COMPRESSION_ZSTD ? "zstd" : "zlib");
+	if (q->h.version >= 3)
+		json_set_bool(d, "lazy-refcounts", !!(q->h.compat & COMPAT_LAZY_REFCOUNTS));
+	json_set_u64(d, "refcount-bits", UINT64_C(1) << q->h.refcount_order);
+	if (q->h.data_file)
+		json_set_text(d, "data-file", q->h.data_file);
+	if (q->h.version >= 3 && (q->h.incompat & INCOMPAT_DATA_FILE))
+		json_set_bool(d, "data-file-raw", !!(q->h.autoclear & AUTOCLEAR_RAW_DATA));
+	if (q->h.version >= 3) {
+		json_set_bool(d, "corrupt", !!(q->h.incompat & INCOMPAT_CORRUPT));
+		json_set_bool(d, "extended-l2", !!(q->h.incompat & INCOMPAT_EXTL2));
+	}
+	return d;
+}
+
+static int qcow2_info(struct img *img, struct img_info *info, struct err *err)
+{
+	struct qcow2 *q = qcow2_of(img);
+
+	info->cluster_size = q->cluster;
+	info->dirty = q->h.incompat & INCOMPAT_DIRTY;
+	info->encrypted = q->h.crypt_method != 0;
+	info->specific = json_object();
+	if (json_set_text(info->specific, "type", "qcow2") < 0 ||
+	    json_object_set_new(info->specific, "data", info_data(q)) < 0)
+		return err_nomem(err, 256, "format details");
+	return 0;
+}
+
+const struct format qcow2_format = {
+	.name = "qcow2",
+	.summary = "QEMU copy-on-write, version 2 and 3",
+	.caps = FMT_WRITE | FMT_BACKING | FMT_CODED | FMT_CREATE | FMT_CHECK,
+	.img_size = sizeof(struct qcow2),
+	.create_opts = qcow2_create_opts,
+	.probe = qcow2_probe,
+	.open = qcow2_open,
+	.close = qcow2_close,
+	.map = qcow2_map,
+	.decode = qcow2_decode,
+	.place = qcow2_place,
+	.link = qcow2_link,
+	.unplace = qcow2_unplace,
+	.zero = qcow2_zero,
+	.discard = qcow2_discard,
+	.pressure = qcow2_pressure,
+	.turn = qcow2_turn,
+	.settle = qcow2_settle,
+	.resize = qcow2_resize,
+	.info = qcow2_info,
+	.check = qcow2_check,
+	.measure = qcow2_measure,
+	.build = qcow2_build,
+	.snapshots = &qcow2_snapshot_ops,
+};

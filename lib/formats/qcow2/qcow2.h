@@ -1,0 +1,181 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * The qcow2 driver's state, shared by the files of this folder.
+ *
+ * Crash order. Memory runs ahead of the disk; the disk follows in a turn (turn.c), in phases with
+ * a flush between them:
+ *
+ *	refcount blocks (only ever raised since the last turn), new refcount blocks' table entries
+ *	- flush: data, refcounts, and the content of new tables are durable -
+ *	L2 entries, L1 entries
+ *	- flush -
+ *	refcounts of what was freed are lowered in memory, freed clusters may be used again
+ *
+ * Invariants on disk at every instant, for images without the dirty bit:
+ *	I1  refcount >= number of references, for every cluster
+ *	I2  what an entry points to was durable before the entry was written
+ *	I5  a freed cluster is not written, reused or punched before its unmapping is durable
+ *	I7  COPIED is set only where the refcount is exactly 1
+ * Snapshots change COPIED and refcounts of the whole image and run under the dirty bit (snapshot.c).
+ *
+ * Everything below is guarded by img.meta, except in functions that run under the exclusive gate.
+ */
+#ifndef IMGKIT_QCOW2_QCOW2_H
+#define IMGKIT_QCOW2_QCOW2_H
+
+#include "formats/qcow2/header.h"
+#include "image/codec.h"
+#include "image/img.h"
+#include "image/mcache.h"
+
+enum { CLASS_REFCOUNT, CLASS_L2 };
+
+/* A snapshot table entry with what only the format knows. */
+struct qcow2_snapshot {
+	uint64_t l1_offset;
+	uint32_t l1_size;             /* entries */
+	unsigned char *unknown_extra; /* owned: extra data past what we know, kept verbatim */
+	uint32_t unknown_len;
+};
+
+/* Which 512-byte sectors of a table in memory differ from the disk. */
+struct dirty_sectors {
+	uint64_t first, end; /* sector numbers; first >= end: clean */
+};
+
+struct qcow2 {
+	struct img img; /* first */
+	struct header h;
+	unsigned cluster_bits;
+	uint64_t cluster;       /* bytes */
+	unsigned l2_bits;       /* log2 of entries per L2 table */
+	unsigned refblock_bits; /* log2 of refcounts per refcount block */
+	bool unreadable;        /* a feature that forbids touching guest data: see open.c */
+	const char *unreadable_why;
+
+	be64 *l1; /* owned, h.l1_size entries as on disk */
+	struct dirty_sectors l1_dirty;
+	be64 *reftable; /* owned, reftable_entries as on disk */
+	uint64_t reftable_entries;
+	struct dirty_sectors reftable_dirty;
+	struct mcache cache; /* slices of L2 tables and refcount blocks */
+
+	uint64_t free_hint; /* cluster index: none below it is free */
+	uint64_t *parked;   /* owned: cluster indices to lower by one at the end of the turn */
+	size_t n_parked, cap_parked;
+	unsigned char *guard; /* owned bitmap: host clusters that hold metadata; NULL: not built */
+	uint64_t guard_clusters;
+	bool writing;    /* qcow2_begin_write ran */
+	bool stale_tail; /* space past the end of the file may not be zeros any more */
+
+	struct snapshot *snap; /* owned, h.nb_snapshots entries */
+	struct qcow2_snapshot *snap_disk;
+	uint64_t snaptable_bytes; /* length of the snapshot table on disk */
+	bool snap_broken;         /* the table could not be read (opened for check) */
+	struct codec_pool *codecs;
+};
+
+static inline struct qcow2 *qcow2_of(struct img *img)
+{
+	return (struct qcow2 *)(void *)img; /* img is the first member */
+}
+
+/* ---- open.c ---- */
+extern const struct format qcow2_format;
+/* Forgets what is cached and reads header, L1, refcount table and snapshots again. */
+int qcow2_reload(struct qcow2 *q, struct err *err);
+/* Once before the first change: autoclear bits, the dirty bit of lazy refcounts, the guard. */
+int qcow2_begin_write(struct qcow2 *q, struct err *err);
+/* Marks the image corrupt on disk (version 3), refuses further writes. Returns -EUCLEAN. */
+int qcow2_mark_corrupt(struct qcow2 *q, uint64_t at, struct err *err, const char *fmt, ...)
+	__attribute__((format(printf, 4, 5)));
+/* Reads `entries` be64 of a table into new memory. */
+int qcow2_read_table(struct qcow2 *q, uint64_t off, uint64_t entries, const char *what, be64 **out,
+		     struct err *err);
+
+/* ---- map.c ---- */
+int qcow2_map(struct img *img, uint64_t off, uint64_t len, struct extent *ext, struct err *err);
+int qcow2_decode(struct img *img, const struct extent *ext, void *buf, size_t len, uint64_t off,
+		 struct err *err);
+/* Checks an L1 entry and returns its table's offset in *host (0: none). */
+int qcow2_l2_offset(struct qcow2 *q, uint64_t l1_index, uint64_t *host, struct err *err);
+/* The L2 slice that holds the entry of guest offset `off`, which must have a table at l2. */
+int qcow2_l2_slice(struct qcow2 *q, uint64_t l2, uint64_t off, struct mslice **s, struct err *err);
+/* Index of the entry of guest offset `off` in its slice, and entries in a slice. */
+unsigned qcow2_slice_index(const struct qcow2 *q, uint64_t off);
+unsigned qcow2_slice_entries(const struct qcow2 *q);
+
+/* Type of an L2 entry, and a check of what it says. */
+enum l2_type { L2_UNALLOCATED, L2_ZERO_PLAIN, L2_ZERO_ALLOC, L2_NORMAL, L2_CODED };
+enum l2_type qcow2_l2_type(uint64_t entry);
+/* at: file offset of the entry, for the message. */
+int qcow2_check_entry(struct qcow2 *q, uint64_t entry, uint64_t at, struct err *err);
+
+/* ---- refcount.c ---- */
+int qcow2_refcount_get(struct qcow2 *q, uint64_t cluster, uint64_t *count, struct err *err);
+/* Adds delta (+1, -1). Over the maximum: -ERANGE; below zero: -EUCLEAN. */
+int qcow2_refcount_add(struct qcow2 *q, uint64_t cluster, int delta, struct err *err);
+/*
+ * Takes up to n neighbouring free clusters (refcount 1 each). *first is the cluster index, *got
+ * (1 … n) how many; *zeroed: their space reads as zeros.
+ */
+int qcow2_alloc(struct qcow2 *q, uint64_t n, uint64_t *first, uint64_t *got, bool *zeroed,
+		struct err *err);
+/* Exactly n neighbours, for tables; marks them in the guard. Content is undefined. */
+int qcow2_alloc_table(struct qcow2 *q, uint64_t n, uint64_t *host, struct err *err);
+/* Takes back an allocation that nothing refers to yet. */
+void qcow2_unalloc(struct qcow2 *q, uint64_t first, uint64_t n);
+/* Lowers the refcounts at the end of the next turn. Never fails: at worst clusters leak. */
+void qcow2_park(struct qcow2 *q, uint64_t first, uint64_t n);
+/* Parks what an L2 entry refers to (nothing, a cluster, the clusters of a compressed stream). */
+void qcow2_park_entry(struct qcow2 *q, uint64_t entry);
+/* The host clusters that an entry refers to: *first, *n (0: none). */
+void qcow2_entry_clusters(const struct qcow2 *q, uint64_t entry, uint64_t *first, uint64_t *n);
+/* Guard: whether a host range touches metadata; marks a range as metadata or not. */
+bool qcow2_guarded(const struct qcow2 *q, uint64_t host, uint64_t len);
+void qcow2_guard_set(struct qcow2 *q, uint64_t host, uint64_t len, bool metadata);
+void qcow2_guard_build(struct qcow2 *q);
+
+/* ---- write.c ---- */
+int qcow2_place(struct img *img, uint64_t off, uint64_t len, struct placement *p, struct err *err);
+int qcow2_link(struct img *img, const struct placement *p, struct err *err);
+void qcow2_unplace(struct img *img, const struct placement *p);
+int qcow2_zero(struct img *img, uint64_t off, uint64_t len, unsigned flags, uint64_t *did,
+	       struct err *err);
+int qcow2_discard(struct img *img, uint64_t off, uint64_t len, uint64_t *did, struct err *err);
+
+/* ---- turn.c ---- */
+bool qcow2_pressure(struct img *img);
+int qcow2_turn(struct img *img, struct err *err);
+int qcow2_settle(struct img *img, struct err *err);
+/* Writes L1 or refcount table entry i: sets it and notes the sector. */
+void qcow2_set_l1(struct qcow2 *q, uint64_t i, uint64_t value);
+void qcow2_set_reftable(struct qcow2 *q, uint64_t i, uint64_t value);
+/* Writes the dirty sectors of the L1 table. No flush. */
+int qcow2_write_l1(struct qcow2 *q, struct err *err);
+/* A turn, then all refcounts on disk as they are in memory, nothing parked; durable. */
+int qcow2_quiesce(struct qcow2 *q, struct err *err);
+/* Sets or clears the dirty bit on disk, durably; nothing to do for version 2. */
+int qcow2_set_dirty_bit(struct qcow2 *q, bool dirty, struct err *err);
+
+/* ---- tree.c: walks over everything that an L1 table refers to ---- */
+/* Each entry's refcount can be raised by one, and points to sane places. Changes nothing. */
+int qcow2_tree_check_raise(struct qcow2 *q, const be64 *l1, uint32_t n, struct err *err);
+/* Adds delta to the refcount of every table and cluster. Memory only. */
+int qcow2_tree_refcounts(struct qcow2 *q, const be64 *l1, uint32_t n, int delta, struct err *err);
+/* Sets COPIED where the refcount is 1 and clears it elsewhere (all: everywhere). Memory only. */
+int qcow2_tree_copied(struct qcow2 *q, be64 *l1, uint32_t n, bool clear_all, struct err *err);
+
+/* ---- snapshot.c, snaptable.c ---- */
+extern const struct snapshot_ops qcow2_snapshot_ops;
+int qcow2_snapshots_read(struct qcow2 *q, struct err *err);
+void qcow2_snapshots_free(struct qcow2 *q);
+/* The table on disk of n snapshots as bytes; the caller frees *out. */
+int qcow2_snapshots_encode(const struct snapshot *s, const struct qcow2_snapshot *d, unsigned n,
+			   unsigned char **out, uint64_t *len, struct err *err);
+void qcow2_snapshot_free_one(struct snapshot *s, struct qcow2_snapshot *d);
+
+/* ---- resize.c ---- */
+int qcow2_resize(struct img *img, uint64_t size, int prealloc, struct err *err);
+
+#endif

@@ -1,0 +1,503 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+/*
+ * qcow2 refcounts and the cluster allocator. QEMU docs/interop/qcow2, "Host cluster management".
+ *
+ * Space is found in the refcounts alone, never from the file's size. A missing refcount block is
+ * made at the first cluster of the range that it covers: that cluster is free by definition, and
+ * the block counts itself.
+ *
+ * A cluster is taken by raising its refcount in memory at once. It is given back by parking: the
+ * refcount falls, and the cluster can be taken again, only at the end of the next turn, when the
+ * disk has forgotten every pointer to it (I4, I5).
+ */
+#include "formats/qcow2/qcow2.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdlib.h>
+
+#include "base/cleanup.h"
+
+static uint64_t block_entries(const struct qcow2 *q)
+{
+	return UINT64_C(1) << q->refblock_bits;
+}
+
+/* Offset of the refcount block that covers a cluster; 0: there is none. */
+static int block_offset(struct qcow2 *q, uint64_t cluster, uint64_t *host, struct err *err)
+{
+	uint64_t i = cluster >> q->refblock_bits;
+
+	*host = 0;
+	if (i >= q->reftable_entries)
+		return 0;
+	*host = be64_get(q->reftable[i]) & REFTABLE_OFFSET;
+	if (is_aligned(*host, q->cluster))
+		return 0;
+	return io_corrupt(q->img.file, err, q->h.reftable_offset + i * 8,
+			  "refcount block offset 0x%" PRIx64 " is not cluster-aligned", *host);
+}
+
+/* The cached slice with a cluster's refcount, and the index in the slice. */
+static int count_slice(struct qcow2 *q, uint64_t block, uint64_t cluster, struct mslice **s,
+		       uint64_t *index, struct err *err)
+{
+	uint64_t i = cluster & (block_entries(q) - 1);
+	uint64_t per_slice = q->cache.slice * 8 >> q->h.refcount_order;
+
+	*index = i & (per_slice - 1);
+	return mcache_get(&q->cache, block + (i / per_slice) * q->cache.slice, "refcount block", s,
+			  err);
+}
+
+int qcow2_refcount_get(struct qcow2 *q, uint64_t cluster, uint64_t *count, struct err *err)
+{
+	struct mslice *s;
+	uint64_t block, i;
+	int r = block_offset(q, cluster, &block, err);
+
+	*count = 0;
+	if (r < 0 || !block)
+		return r;
+	r = count_slice(q, block, cluster, &s, &i, err);
+	if (r == 0)
+		*count = refcount_load(s->data, q->h.refcount_order, i);
+	return r;
+}
+
+int qcow2_refcount_add(struct qcow2 *q, uint64_t cluster, int delta, struct err *err)
+{
+	uint64_t block, i, count, max = refcount_max(q->h.refcount_order);
+	struct mslice *s;
+	int r = block_offset(q, cluster, &block, err);
+
+	if (r < 0)
+		return r;
+	if (!block)
+		return io_corrupt(q->img.file, err, cluster << q->cluster_bits,
+				  "cluster is in use but has no refcount block");
+	r = count_slice(q, block, cluster, &s, &i, err);
+	if (r < 0)
+		return r;
+	count = refcount_load(s->data, q->h.refcount_order, i);
+	if (delta > 0 && count == max)
+		return err_set(err, ERANGE,
+			       "%s: at offset %" PRIu64 ": the refcount would exceed %" PRIu64
+			       " (refcount_bits=%u)",
+			       q->img.io.name, cluster << q->cluster_bits, max,
+			       1U << q->h.refcount_order);
+	if (delta < 0 && !count)
+		return io_corrupt(q->img.file, err, cluster << q->cluster_bits,
+				  "refcount of a cluster in use is 0");
+	refcount_store(s->data, q->h.refcount_order, i, delta > 0 ? count + 1 : count - 1);
+	mcache_mark(&q->cache, s, CLASS_REFCOUNT);
+	if (delta < 0 && count == 1)
+		q->free_hint = min_u64(q->free_hint, cluster);
+	return 0;
+}
+
+/* ---- guard: a bitmap of the host clusters that hold metadata ---- */
+
+bool qcow2_guarded(const struct qcow2 *q, uint64_t host, uint64_t len)
+{
+	uint64_t c = host >> q->cluster_bits, end = (host + len - 1) >> q->cluster_bits;
+
+	for (; c <= end && c < q->guard_clusters; c++)
+		if (q->guard[c / 8] >> (c % 8) & 1)
+			return true;
+	return false;
+}
+
+/* Grows the bitmap to hold cluster `last`. Without memory the guard just does not see it. */
+static bool guard_reach(struct qcow2 *q, uint64_t last)
+{
+	uint64_t n = round_up(last + 1 + last / 8, 4096);
+	unsigned char *p;
+
+	if (last < q->guard_clusters)
+		return true;
+	p = realloc(q->guard, n / 8);
+	if (!p)
+		return false;
+	memset(p + q->guard_clusters / 8, 0, (n - q->guard_clusters) / 8);
+	q->guard = p;
+	q->guard_clusters = n;
+	return true;
+}
+
+void qcow2_guard_set(struct qcow2 *q, uint64_t host, uint64_t len, bool metadata)
+{
+	uint64_t c = host >> q->cluster_bits, end = (host + len - 1) >> q->cluster_bits;
+
+	/* An offset beyond the file is corrupt and never written to; it must not cost memory. */
+	if (!len || (end << q->cluster_bits) > io_size(q->img.file) + 64 * q->cluster)
+		return;
+	if (metadata && !guard_reach(q, end))
+		return;
+	for (; c <= end && c < q->guard_clusters; c++) {
+		unsigned char bit = (unsigned char)(1U << (c % 8));
+
+		if (metadata)
+			q->guard[c / 8] |= bit;
+		else
+			q->guard[c / 8] &= (unsigned char)~bit;
+	}
+}
+
+void qcow2_guard_build(struct qcow2 *q)
+{
+	qcow2_guard_set(q, 0, q->cluster, true);
+	qcow2_guard_set(q, q->h.l1_offset, (uint64_t)q->h.l1_size * 8, true);
+	qcow2_guard_set(q, q->h.reftable_offset, q->reftable_entries * 8, true);
+	qcow2_guard_set(q, q->h.snapshots_offset, q->snaptable_bytes, true);
+	for (uint64_t i = 0; i < q->h.l1_size; i++)
+		if (be64_get(q->l1[i]) & ENTRY_OFFSET)
+			qcow2_guard_set(q, be64_get(q->l1[i]) & ENTRY_OFFSET, q->cluster, true);
+	for (uint64_t i = 0; i < q->reftable_entries; i++)
+		if (be64_get(q->reftable[i]) & REFTABLE_OFFSET)
+			qcow2_guard_set(q, be64_get(q->reftable[i]) & REFTABLE_OFFSET, q->cluster,
+					true);
+	for (unsigned i = 0; i < q->h.nb_snapshots && q->snap_disk; i++)
+		qcow2_guard_set(q, q->snap_disk[i].l1_offset, (uint64_t)q->snap_disk[i].l1_size * 8,
+				true);
+}
+
+/* ---- growing the structures ---- */
+
+/* Blocks needed at the start of a fresh range to count themselves and n clusters behind them. */
+static uint64_t blocks_for(const struct qcow2 *q, uint64_t n)
+{
+	return div_up(n + 1, block_entries(q) - 1) + 1;
+}
+
+/*
+ * Writes `blocks` refcount blocks at cluster `first`, the start of a range that nothing covers yet:
+ * they count themselves and the n clusters behind them. Notes them in table.
+ */
+static int write_blocks(struct qcow2 *q, uint64_t first, uint64_t blocks, uint64_t n, be64 *table,
+			struct err *err)
+{
+	CLEANUP_FREE unsigned char *block = malloc(q->cluster);
+	uint64_t used = blocks + n;
+	int r = 0;
+
+	if (!block)
+		return err_nomem(err, q->cluster, "a refcount block");
+	mcache_drop(&q->cache, first << q->cluster_bits, blocks << q->cluster_bits);
+	for (uint64_t b = 0; r == 0 && b < blocks; b++) {
+		uint64_t base = b << q->refblock_bits;
+
+		memset(block, 0, q->cluster);
+		for (uint64_t i = 0; i < block_entries(q) && base + i < used; i++)
+			refcount_store(block, q->h.refcount_order, i, 1);
+		r = io_pwrite(q->img.file, block, q->cluster, (first + b) << q->cluster_bits, err);
+		table[(first >> q->refblock_bits) + b] = be64_make((first + b) << q->cluster_bits);
+	}
+	return r;
+}
+
+/* Writes the new table and switches the header to it, each durable before the next step (I9). */
+static int switch_reftable(struct qcow2 *q, const be64 *table, uint64_t host, uint64_t clusters,
+			   struct err *err)
+{
+	uint64_t old_host = q->h.reftable_offset;
+	uint32_t old_clusters = q->h.reftable_clusters;
+	int r = io_pwrite(q->img.file, table, clusters << q->cluster_bits, host, err);
+
+	if (r == 0)
+		r = io_flush(q->img.file, err);
+	if (r < 0)
+		return r;
+	q->h.reftable_offset = host;
+	q->h.reftable_clusters = (uint32_t)clusters;
+	r = header_update(q->img.file, &q->h, err);
+	if (r == 0)
+		r = io_flush(q->img.file, err);
+	if (r < 0) {
+		/* Which of the two headers is on disk is unknown: nothing may build on either. */
+		q->h.reftable_offset = old_host;
+		q->h.reftable_clusters = old_clusters;
+		atomic_store(&q->img.broken, -r);
+	}
+	return r;
+}
+
+/* A refcount table of at least `need` entries, placed in the first range the old cannot reach. */
+static int grow_reftable(struct qcow2 *q, uint64_t need, struct err *err)
+{
+	uint64_t first = q->reftable_entries << q->refblock_bits, blocks, clusters, host;
+	uint64_t old_host = q->h.reftable_offset, old_clusters = q->h.reftable_clusters;
+	CLEANUP_FREE be64 *table = NULL;
+	int r;
+
+	clusters = div_up((need + need / 2) * 8, q->cluster);
+	blocks = blocks_for(q, clusters);
+	clusters = max_u64(clusters, div_up((q->reftable_entries + blocks) * 8, q->cluster));
+	clusters = min_u64(clusters, QCOW2_MAX_REFTABLE >> q->cluster_bits);
+	if (clusters << q->cluster_bits < (max_u64(need, q->reftable_entries + blocks)) * 8)
+		return err_set(err, EFBIG, "%s: the file is too large for its refcount table",
+			       q->img.io.name);
+	table = calloc(clusters, q->cluster);
+	if (!table)
+		return err_nomem(err, clusters << q->cluster_bits, "the refcount table");
+	memcpy(table, q->reftable, q->reftable_entries * 8);
+	r = write_blocks(q, first, blocks, clusters, table, err);
+	host = (first + blocks) << q->cluster_bits;
+	if (r == 0)
+		r = switch_reftable(q, table, host, clusters, err);
+	if (r < 0)
+		return r;
+	free(q->reftable);
+	q->reftable = take(table);
+	q->reftable_entries = (clusters << q->cluster_bits) / 8;
+	q->reftable_dirty = (struct dirty_sectors){0};
+	qcow2_guard_set(q, first << q->cluster_bits, (blocks + clusters) << q->cluster_bits, true);
+	qcow2_guard_set(q, old_host, old_clusters << q->cluster_bits, false);
+	qcow2_park(q, old_host >> q->cluster_bits, old_clusters);
+	return 0;
+}
+
+/*
+ * A table of more clusters than fit between two refcount blocks: behind all ranges that have a
+ * block, with its own blocks in front.
+ */
+static int alloc_far(struct qcow2 *q, uint64_t n, uint64_t *host, struct err *err)
+{
+	uint64_t range = q->reftable_entries, blocks = blocks_for(q, n), first;
+	int r;
+
+	while (range && !(be64_get(q->reftable[range - 1]) & REFTABLE_OFFSET))
+		range--;
+	if (range + blocks > q->reftable_entries) {
+		r = grow_reftable(q, q->reftable_entries + blocks_for(q, n) + 2, err);
+		return r < 0 ? r : alloc_far(q, n, host, err);
+	}
+	first = range << q->refblock_bits;
+	r = write_blocks(q, first, blocks, n, q->reftable, err);
+	if (r < 0)
+		return r;
+	for (uint64_t b = 0; b < blocks; b++)
+		qcow2_set_reftable(q, range + b, (first + b) << q->cluster_bits);
+	*host = (first + blocks) << q->cluster_bits;
+	qcow2_guard_set(q, first << q->cluster_bits, (blocks + n) << q->cluster_bits, true);
+	mcache_drop(&q->cache, *host, n << q->cluster_bits);
+	return 0;
+}
+
+/* Makes the refcount block that covers `cluster`, which has none. */
+static int new_block(struct qcow2 *q, uint64_t cluster, struct err *err)
+{
+	uint64_t i = cluster >> q->refblock_bits, host;
+	CLEANUP_FREE unsigned char *block = NULL;
+	int r;
+
+	if (i >= q->reftable_entries)
+		return grow_reftable(q, i + 2, err);
+	host = i << q->refblock_bits << q->cluster_bits;
+	if (qcow2_guarded(q, host, q->cluster))
+		return qcow2_mark_corrupt(q, host, err,
+					  "metadata lies in a range without refcounts");
+	block = calloc(1, q->cluster);
+	if (!block)
+		return err_nomem(err, q->cluster, "a refcount block");
+	refcount_store(block, q->h.refcount_order, 0, 1);
+	mcache_drop(&q->cache, host, q->cluster);
+	r = io_pwrite(q->img.file, block, q->cluster, host, err);
+	if (r < 0)
+		return r;
+	qcow2_guard_set(q, host, q->cluster, true);
+	qcow2_set_reftable(q, i, host);
+	return 0;
+}
+
+/* ---- allocation ---- */
+
+/*
+ * Looks in one slice, from cluster *c on, for a run of up to n free clusters. Leaves *c at the
+ * start of the run, or at the first cluster of the next slice when there is none. Returns the
+ * length of the run.
+ */
+static int free_run(struct qcow2 *q, uint64_t block, uint64_t *c, uint64_t n, uint64_t *run,
+		    struct err *err)
+{
+	uint64_t per_slice = q->cache.slice * 8 >> q->h.refcount_order, i;
+	struct mslice *s;
+	int r = count_slice(q, block, *c, &s, &i, err);
+
+	if (r < 0)
+		return r;
+	*c -= i;
+	while (i < per_slice && refcount_load(s->data, q->h.refcount_order, i))
+		i++;
+	*c += i;
+	for (*run = 0; i + *run < per_slice && *run < n; ++*run)
+		if (refcount_load(s->data, q->h.refcount_order, i + *run))
+			break;
+	return 0;
+}
+
+/* The first free cluster at or after *c and the length (up to n) of the run that it begins. */
+static int find_free(struct qcow2 *q, uint64_t *c, uint64_t n, uint64_t *run, struct err *err)
+{
+	for (;;) {
+		uint64_t block;
+		int r = block_offset(q, *c, &block, err);
+
+		if (r < 0)
+			return r;
+		if (!block) {
+			r = new_block(q, *c, err);
+			if (r < 0)
+				return r;
+			continue;
+		}
+		r = free_run(q, block, c, n, run, err);
+		if (r < 0 || *run)
+			return r;
+	}
+}
+
+static int check_growth(struct qcow2 *q, uint64_t first, uint64_t n, struct err *err)
+{
+	uint64_t host = first << q->cluster_bits, len = n << q->cluster_bits;
+
+	if (host + len > ENTRY_OFFSET)
+		return err_set(err, EFBIG, "%s: no host offset left", q->img.io.name);
+	if (!(q->img.file->caps & IO_GROWS) && host + len > io_size(q->img.file))
+		return err_set(err, ENOSPC, "%s: no space left in %" PRIu64 " bytes",
+			       q->img.file->name, io_size(q->img.file));
+	if (qcow2_guarded(q, host, len))
+		return qcow2_mark_corrupt(q, host, err,
+					  "refcount of a cluster that holds metadata is 0");
+	return 0;
+}
+
+int qcow2_alloc(struct qcow2 *q, uint64_t n, uint64_t *first, uint64_t *got, bool *zeroed,
+		struct err *err)
+{
+	uint64_t c = q->free_hint, run;
+	int r = find_free(q, &c, n, &run, err);
+
+	if (r < 0)
+		return r;
+	r = check_growth(q, c, run, err);
+	if (r < 0)
+		return r;
+	for (uint64_t i = 0; i < run; i++) {
+		r = qcow2_refcount_add(q, c + i, +1, err);
+		if (r < 0) {
+			qcow2_unalloc(q, c, i);
+			return r;
+		}
+	}
+	/* Only now: what is below c is in use. */
+	q->free_hint = c + run;
+	*first = c;
+	*got = run;
+	*zeroed = (q->img.file->caps & IO_GROWS) && !q->stale_tail &&
+		  c << q->cluster_bits >= io_size(q->img.file);
+	return 0;
+}
+
+/* The first run of exactly n free clusters; n fits between two refcount blocks. */
+static int find_run(struct qcow2 *q, uint64_t n, uint64_t *first, struct err *err)
+{
+	uint64_t have = 0, at = q->free_hint;
+
+	/* What find_free gives ends with its slice: join neighbours. */
+	while (have < n) {
+		uint64_t c = at, run;
+		int r = find_free(q, &c, n - have, &run, err);
+
+		if (r < 0)
+			return r;
+		if (!have || c != *first + have) {
+			*first = c;
+			have = 0;
+			run = min_u64(run, n);
+		}
+		have += run;
+		at = c + run;
+	}
+	return 0;
+}
+
+int qcow2_alloc_table(struct qcow2 *q, uint64_t n, uint64_t *host, struct err *err)
+{
+	uint64_t first = 0;
+	int r;
+
+	if (n >= block_entries(q) / 2)
+		return alloc_far(q, n, host, err);
+	r = find_run(q, n, &first, err);
+	if (r == 0)
+		r = check_growth(q, first, n, err);
+	for (uint64_t i = 0; r == 0 && i < n; i++) {
+		r = qcow2_refcount_add(q, first + i, +1, err);
+		if (r < 0)
+			qcow2_unalloc(q, first, i);
+	}
+	if (r < 0)
+		return r;
+	if (first == q->free_hint)
+		q->free_hint = first + n;
+	*host = first << q->cluster_bits;
+	mcache_drop(&q->cache, *host, n << q->cluster_bits);
+	qcow2_guard_set(q, *host, n << q->cluster_bits, true);
+	return 0;
+}
+
+void qcow2_unalloc(struct qcow2 *q, uint64_t first, uint64_t n)
+{
+	/* A write that failed half-way may have left bytes past what we take for the end. */
+	q->stale_tail = true;
+	qcow2_guard_set(q, first << q->cluster_bits, n << q->cluster_bits, false);
+	for (uint64_t i = 0; i < n; i++)
+		qcow2_refcount_add(q, first + i, -1, NULL); /* failing leaks the cluster */
+}
+
+void qcow2_park(struct qcow2 *q, uint64_t first, uint64_t n)
+{
+	if (q->n_parked + n > q->cap_parked) {
+		size_t cap = q->cap_parked * 2 + n + 64;
+		uint64_t *p = realloc(q->parked, cap * sizeof(*p));
+
+		if (!p)
+			return; /* the clusters leak, which check repairs */
+		q->parked = p;
+		q->cap_parked = cap;
+	}
+	while (n--)
+		q->parked[q->n_parked++] = first++;
+}
+
+void qcow2_entry_clusters(const struct qcow2 *q, uint64_t entry, uint64_t *first, uint64_t *n)
+{
+	uint64_t host, len;
+
+	*n = 0;
+	switch (qcow2_l2_type(entry)) {
+	case L2_CODED:
+		host = coded_offset(entry, q->cluster_bits);
+		len = coded_length(entry, q->cluster_bits);
+		*first = host >> q->cluster_bits;
+		*n = ((host + len - 1) >> q->cluster_bits) - *first + 1;
+		break;
+	case L2_NORMAL:
+	case L2_ZERO_ALLOC:
+		*first = (entry & ENTRY_OFFSET) >> q->cluster_bits;
+		*n = 1;
+		break;
+	default:
+		break;
+	}
+}
+
+void qcow2_park_entry(struct qcow2 *q, uint64_t entry)
+{
+	uint64_t first = 0, n;
+
+	qcow2_entry_clusters(q, entry, &first, &n);
+	if (n)
+		qcow2_park(q, first, n);
+}

@@ -1,0 +1,256 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+/*
+ * Resizing a qcow2 disk, under the exclusive gate. The size in the header changes last: growing
+ * first makes the new part read as zeros, shrinking first unmaps what goes.
+ */
+#include <errno.h>
+#include <inttypes.h>
+#include <stdlib.h>
+
+#include "base/cleanup.h"
+#include "formats/qcow2/qcow2.h"
+#include "image/internal.h"
+#include "io/file.h"
+
+/* How much is zeroed, unmapped or preallocated between two turns. */
+#define PIECE_CLUSTERS 8192
+
+static int turn_if_due(struct qcow2 *q, struct err *err)
+{
+	return qcow2_pressure(&q->img) ? qcow2_turn(&q->img, err) : 0;
+}
+
+/* A larger L1 table in new clusters, switched in the header, old one freed (I9). */
+static int grow_l1(struct qcow2 *q, uint64_t need, struct err *err)
+{
+	uint64_t bytes = need * 8, host, old_host = q->h.l1_offset;
+	uint32_t old_n = q->h.l1_size;
+	CLEANUP_FREE be64 *l1 = NULL;
+	int r;
+
+	if (need <= old_n)
+		return 0;
+	l1 = calloc(need, 8);
+	if (!l1)
+		return err_nomem(err, bytes, "the L1 table");
+	r = qcow2_alloc_table(q, div_up(bytes, q->cluster), &host, err);
+	if (r < 0)
+		return r;
+	memcpy(l1, q->l1, (uint64_t)old_n * 8);
+	r = io_pwrite(q->img.file, l1, bytes, host, err);
+	if (r < 0) {
+		qcow2_unalloc(q, host >> q->cluster_bits, div_up(bytes, q->cluster));
+		return r;
+	}
+	r = qcow2_quiesce(q, err); /* writes the old table too, in which the same entries stand */
+	if (r < 0)
+		return r;
+	q->h.l1_offset = host;
+	q->h.l1_size = (uint32_t)need;
+	r = header_update(q->img.file, &q->h, err);
+	if (r == 0)
+		r = io_flush(q->img.file, err);
+	if (r < 0) {
+		q->h.l1_offset = old_host;
+		q->h.l1_size = old_n;
+		atomic_store(&q->img.broken, -r); /* which header is on disk is unknown */
+		return r;
+	}
+	free(q->l1);
+	q->l1 = take(l1);
+	qcow2_guard_set(q, old_host, (uint64_t)old_n * 8, false);
+	if (old_n)
+		qcow2_park(q, old_host >> q->cluster_bits, div_up((uint64_t)old_n * 8, q->cluster));
+	return 0;
+}
+
+/* The new part reads as zeros: what the last cluster held behind the old end, and the backing. */
+static int zero_grown(struct qcow2 *q, uint64_t old, uint64_t size, struct err *err)
+{
+	uint64_t backing = q->img.backing        ? io_size(&q->img.backing->io)
+			   : q->img.backing_name ? size
+						 : 0;
+	uint64_t end = min_u64(size, max_u64(round_up(old, q->cluster), backing));
+
+	while (old < end) {
+		uint64_t n = min_u64(end, round_up(old + 1, q->cluster * PIECE_CLUSTERS)) - old;
+		int r = img_zero_inner(&q->img, old, n, 0, err);
+
+		if (r == 0)
+			r = turn_if_due(q, err);
+		if (r < 0)
+			return r;
+		old += n;
+	}
+	return 0;
+}
+
+/* Host space of one placement, as the mode asks. */
+static int fill_space(struct qcow2 *q, const struct placement *p, int mode, struct err *err)
+{
+	struct io *file = q->img.file;
+	int r;
+
+	if (mode == PREALLOC_FULL || !p->zeroed) {
+		for (uint64_t at = 0; at < p->span; at += ZERO_BUF_SIZE) {
+			r = io_pwrite(file, zero_buf, min_u64(ZERO_BUF_SIZE, p->span - at),
+				      p->host + at, err);
+			if (r < 0)
+				return r;
+		}
+		return 0;
+	}
+	if (mode == PREALLOC_FALLOC && io_is_file(file))
+		return file_allocate(file, p->host, p->span, err);
+	if (p->host + p->span > io_size(file))
+		return io_resize(file, p->host + p->span, err);
+	return 0;
+}
+
+static int preallocate(struct qcow2 *q, uint64_t off, uint64_t size, int mode, struct err *err)
+{
+	while (off < size) {
+		uint64_t len = min_u64(size - off, q->cluster * PIECE_CLUSTERS);
+		struct placement p;
+		int r = qcow2_place(&q->img, off, len, &p, err);
+
+		if (r == 0 && p.fresh) {
+			r = fill_space(q, &p, mode, err);
+			if (r == 0)
+				r = qcow2_link(&q->img, &p, err);
+			if (r < 0)
+				qcow2_unplace(&q->img, &p);
+		}
+		if (r == 0)
+			r = turn_if_due(q, err);
+		if (r < 0)
+			return r;
+		off += p.len;
+	}
+	return 0;
+}
+
+static int grow(struct qcow2 *q, uint64_t size, int mode, struct err *err)
+{
+	uint64_t old = q->h.size;
+	int r = grow_l1(q, header_l1_entries(size, q->cluster_bits), err);
+
+	if (r < 0)
+		return r;
+	q->img.io.size = size; /* in memory: zeroing and placing look at it */
+	r = zero_grown(q, old, size, err);
+	if (r == 0 && mode != PREALLOC_OFF)
+		r = preallocate(q, round_up(old, q->cluster), size, mode, err);
+	if (r < 0)
+		q->img.io.size = old;
+	return r;
+}
+
+/* Frees the L2 table of [start, …), which by now is ours alone and holds nothing. */
+static void free_table(struct qcow2 *q, uint64_t start)
+{
+	uint64_t i = start >> (q->l2_bits + q->cluster_bits);
+	uint64_t l2 = be64_get(q->l1[i]) & ENTRY_OFFSET;
+
+	if (!l2)
+		return;
+	mcache_drop(&q->cache, l2, q->cluster);
+	qcow2_set_l1(q, i, 0);
+	qcow2_park(q, l2 >> q->cluster_bits, 1);
+}
+
+/* Unmaps the clusters and whole tables behind the new end. */
+static int unmap_tail(struct qcow2 *q, uint64_t size, uint64_t old, struct err *err)
+{
+	uint64_t covers = UINT64_C(1) << (q->l2_bits + q->cluster_bits);
+	uint64_t from = round_up(size, q->cluster), end = round_up(old, q->cluster), did;
+
+	for (uint64_t off = from; off < end; off += did) {
+		uint64_t start = round_down(off, covers);
+		int r = qcow2_discard(&q->img, off, end - off, &did, err);
+
+		if (r == 0 && start >= from && (off + did == end || off + did == start + covers))
+			free_table(q, start);
+		if (r == 0)
+			r = turn_if_due(q, err);
+		if (r < 0)
+			return r;
+	}
+	return 0;
+}
+
+/* Cuts the file behind the last cluster in use. */
+static int truncate_file(struct qcow2 *q, struct err *err)
+{
+	uint64_t size = io_size(q->img.file), c = div_up(size, q->cluster);
+
+	if (!(q->img.file->caps & IO_GROWS))
+		return 0;
+	for (; c; c--) {
+		uint64_t count;
+		int r = qcow2_refcount_get(q, c - 1, &count, err);
+
+		if (r < 0)
+			return r;
+		if (count)
+			break;
+	}
+	return c << q->cluster_bits < size ? io_resize(q->img.file, c << q->cluster_bits, err) : 0;
+}
+
+static int set_size(struct qcow2 *q, uint64_t size, struct err *err)
+{
+	uint64_t old = q->h.size;
+	int r = qcow2_quiesce(q, err);
+
+	if (r < 0)
+		return r;
+	q->h.size = size;
+	r = header_update(q->img.file, &q->h, err);
+	if (r == 0)
+		r = io_flush(q->img.file, err);
+	if (r < 0) {
+		q->h.size = old;
+		return r;
+	}
+	q->img.io.size = size;
+	return 0;
+}
+
+static int may_resize(struct qcow2 *q, uint64_t size, int mode, struct err *err)
+{
+	if (q->unreadable)
+		return err_set(err, ENOTSUP, "%s: %s", q->img.io.name, q->unreadable_why);
+	if (size % 512)
+		return err_set(err, EINVAL, "The new size must be a multiple of 512");
+	if (q->h.nb_snapshots && q->h.version < 3)
+		return err_set(err, ENOTSUP, "Can't resize a v2 image which has snapshots");
+	if (mode != PREALLOC_OFF && size < q->h.size)
+		return err_set(err, EINVAL, "Preallocation can't be used for shrinking an image");
+	if (size > header_max_size(q->cluster_bits))
+		return err_set(err, EFBIG,
+			       "%s: %" PRIu64 " bytes are too large for clusters of %" PRIu64
+			       " bytes",
+			       q->img.io.name, size, q->cluster);
+	return 0;
+}
+
+int qcow2_resize(struct img *img, uint64_t size, int prealloc, struct err *err)
+{
+	struct qcow2 *q = qcow2_of(img);
+	uint64_t old = q->h.size;
+	int r = may_resize(q, size, prealloc, err);
+
+	if (r == 0 && !q->writing)
+		r = qcow2_begin_write(q, err);
+	if (r < 0 || size == old)
+		return r;
+	r = size > old ? grow(q, size, prealloc, err) : unmap_tail(q, size, old, err);
+	if (r == 0)
+		r = set_size(q, size, err);
+	if (r == 0 && size < old)
+		r = truncate_file(q, err);
+	if (r < 0 && r != -ENOSPC && r != -ENOMEM)
+		img_note_failure(img, r);
+	return r;
+}

@@ -1,0 +1,223 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+/*
+ * Walks over an L1 table and all that it refers to, for snapshots: every walk visits L1 entries
+ * (tables) and L2 entries (clusters) with one function each. Under the exclusive gate.
+ */
+#include <errno.h>
+#include <inttypes.h>
+#include <stdlib.h>
+
+#include "base/cleanup.h"
+#include "formats/qcow2/qcow2.h"
+
+/* Write back when this many slices are dirty in a walk, to bound memory. */
+#define WALK_DIRTY 1024
+
+struct walk {
+	struct qcow2 *q;
+	int delta;      /* refcounts */
+	bool clear_all; /* copied */
+	int (*table)(struct walk *, be64 *l1_entry, struct err *);
+	int (*entry)(struct walk *, be64 *l2_entry, uint64_t at, struct err *);
+};
+
+/*
+ * A slice is walked as a copy: looking up refcounts may push the cached one out. What changed is
+ * put back at the end.
+ */
+static int walk_slice(struct walk *w, uint64_t host, be64 *copy, struct err *err)
+{
+	struct qcow2 *q = w->q;
+	struct mslice *s;
+	int r = mcache_get(&q->cache, host, "L2 table", &s, err);
+
+	if (r < 0)
+		return r;
+	memcpy(copy, s->data, q->cache.slice);
+	for (unsigned i = 0; i < qcow2_slice_entries(q); i++) {
+		if (!be64_get(copy[i]))
+			continue;
+		r = w->entry(w, &copy[i], host + i * 8, err);
+		if (r < 0)
+			return r;
+	}
+	r = mcache_get(&q->cache, host, "L2 table", &s, err);
+	if (r < 0 || !memcmp(copy, s->data, q->cache.slice))
+		return r;
+	memcpy(s->data, copy, q->cache.slice);
+	mcache_mark(&q->cache, s, CLASS_L2);
+	return 0;
+}
+
+static int walk_bound_memory(struct qcow2 *q, struct err *err)
+{
+	int r = 0;
+
+	for (int class = 0; r == 0 && class < MCACHE_CLASSES; class ++)
+		if (q->cache.n_dirty[class] > WALK_DIRTY)
+			r = mcache_write(&q->cache, class, err);
+	return r;
+}
+
+static int walk_tree(struct walk *w, be64 *l1, uint32_t n, struct err *err)
+{
+	struct qcow2 *q = w->q;
+	CLEANUP_FREE be64 *copy = malloc(q->cache.slice);
+
+	if (!copy)
+		return err_nomem(err, q->cache.slice, "a table");
+	for (uint32_t i = 0; i < n; i++) {
+		uint64_t l2 = be64_get(l1[i]) & ENTRY_OFFSET;
+		int r = 0;
+
+		if (!l2)
+			continue;
+		if (!is_aligned(l2, q->cluster))
+			return io_corrupt(q->img.file, err, l2,
+					  "L1 entry %" PRIu32 ": L2 table is not cluster-aligned",
+					  i);
+		for (uint64_t at = 0; r == 0 && at < q->cluster; at += q->cache.slice)
+			r = walk_slice(w, l2 + at, copy, err);
+		if (r == 0)
+			r = w->table(w, &l1[i], err);
+		if (r == 0)
+			r = walk_bound_memory(q, err);
+		if (r < 0)
+			return r;
+	}
+	return 0;
+}
+
+/* ---- can all refcounts be raised? ---- */
+
+/*
+ * shared: the cluster holds several compressed streams, so this tree may refer to it more than
+ * once. Where refcounts are narrow, assume that all its references are ours.
+ */
+static int check_raise(struct qcow2 *q, uint64_t cluster, bool shared, uint64_t at, struct err *err)
+{
+	uint64_t count, max = refcount_max(q->h.refcount_order);
+	uint64_t more;
+	int r;
+
+	if (cluster << q->cluster_bits >= io_size(q->img.file))
+		return io_corrupt(q->img.file, err, at,
+				  "refers to offset %" PRIu64 " beyond the end of the file",
+				  cluster << q->cluster_bits);
+	r = qcow2_refcount_get(q, cluster, &count, err);
+	if (r < 0)
+		return r;
+	if (!count)
+		return io_corrupt(q->img.file, err, at,
+				  "refers to offset %" PRIu64 ", whose refcount is 0",
+				  cluster << q->cluster_bits);
+	more = shared && max < UINT16_MAX ? count : 1;
+	if (more > max || count > max - more)
+		return err_set(err, EINVAL,
+			       "%s: the refcount of the cluster at offset %" PRIu64
+			       " cannot go above %" PRIu64 " (refcount_bits=%u)",
+			       q->img.io.name, cluster << q->cluster_bits, max,
+			       1U << q->h.refcount_order);
+	return 0;
+}
+
+static int raise_table(struct walk *w, be64 *l1_entry, struct err *err)
+{
+	uint64_t host = be64_get(*l1_entry) & ENTRY_OFFSET;
+
+	return check_raise(w->q, host >> w->q->cluster_bits, false, host, err);
+}
+
+static int raise_entry(struct walk *w, be64 *l2_entry, uint64_t at, struct err *err)
+{
+	uint64_t entry = be64_get(*l2_entry), first = 0, n;
+	int r = qcow2_check_entry(w->q, entry, at, err);
+
+	qcow2_entry_clusters(w->q, entry, &first, &n);
+	for (uint64_t i = 0; r == 0 && i < n; i++)
+		r = check_raise(w->q, first + i, entry & ENTRY_COMPRESSED, at, err);
+	return r;
+}
+
+int qcow2_tree_check_raise(struct qcow2 *q, const be64 *l1, uint32_t n, struct err *err)
+{
+	struct walk w = {.q = q, .table = raise_table, .entry = raise_entry};
+
+	return walk_tree(&w, (be64 *)l1, n, err); /* these callbacks change nothing */
+}
+
+/* ---- refcounts ---- */
+
+static int count_table(struct walk *w, be64 *l1_entry, struct err *err)
+{
+	uint64_t host = be64_get(*l1_entry) & ENTRY_OFFSET, count = 1;
+	int r = qcow2_refcount_add(w->q, host >> w->q->cluster_bits, w->delta, err);
+
+	if (r == 0)
+		r = qcow2_refcount_get(w->q, host >> w->q->cluster_bits, &count, err);
+	if (r == 0 && !count) { /* the last one that knew it as a table */
+		qcow2_guard_set(w->q, host, w->q->cluster, false);
+		mcache_drop(&w->q->cache, host, w->q->cluster);
+	}
+	return r;
+}
+
+static int count_entry(struct walk *w, be64 *l2_entry, uint64_t at, struct err *err)
+{
+	uint64_t first = 0, n;
+	int r = 0;
+
+	(void)at;
+	qcow2_entry_clusters(w->q, be64_get(*l2_entry), &first, &n);
+	for (uint64_t i = 0; r == 0 && i < n; i++)
+		r = qcow2_refcount_add(w->q, first + i, w->delta, err);
+	return r;
+}
+
+int qcow2_tree_refcounts(struct qcow2 *q, const be64 *l1, uint32_t n, int delta, struct err *err)
+{
+	struct walk w = {.q = q, .delta = delta, .table = count_table, .entry = count_entry};
+
+	return walk_tree(&w, (be64 *)l1, n, err); /* these callbacks change nothing */
+}
+
+/* ---- COPIED ---- */
+
+static int set_copied(struct walk *w, be64 *entry, uint64_t host, struct err *err)
+{
+	uint64_t v = be64_get(*entry) & ~ENTRY_COPIED, count = 0;
+	int r = w->clear_all ? 0
+			     : qcow2_refcount_get(w->q, host >> w->q->cluster_bits, &count, err);
+
+	if (r == 0)
+		*entry = be64_make(count == 1 ? v | ENTRY_COPIED : v);
+	return r;
+}
+
+static int copied_table(struct walk *w, be64 *l1_entry, struct err *err)
+{
+	return set_copied(w, l1_entry, be64_get(*l1_entry) & ENTRY_OFFSET, err);
+}
+
+static int copied_entry(struct walk *w, be64 *l2_entry, uint64_t at, struct err *err)
+{
+	uint64_t entry = be64_get(*l2_entry);
+
+	(void)at;
+	switch (qcow2_l2_type(entry)) {
+	case L2_NORMAL:
+	case L2_ZERO_ALLOC:
+		return set_copied(w, l2_entry, entry & ENTRY_OFFSET, err);
+	default: /* never for compressed clusters, nor where nothing is */
+		*l2_entry = be64_make(entry & ~ENTRY_COPIED);
+		return 0;
+	}
+}
+
+int qcow2_tree_copied(struct qcow2 *q, be64 *l1, uint32_t n, bool clear_all, struct err *err)
+{
+	struct walk w = {
+		.q = q, .clear_all = clear_all, .table = copied_table, .entry = copied_entry};
+
+	return walk_tree(&w, l1, n, err);
+}

@@ -1,0 +1,289 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+/*
+ * qcow2's part of the allocation protocol (image/write.c), and zero and discard. Everything here
+ * changes memory only, except that a new L2 table is written whole before anything points to it.
+ */
+#include "formats/qcow2/qcow2.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdlib.h>
+
+#include "base/cleanup.h"
+
+static be64 *entries_of(struct mslice *s)
+{
+	return (be64 *)(void *)s->data;
+}
+
+/* Content for a new table: a copy of the old one, or empty. */
+static int write_new_table(struct qcow2 *q, uint64_t old, uint64_t host, struct err *err)
+{
+	CLEANUP_FREE unsigned char *buf = calloc(1, q->cluster);
+	int r = 0;
+
+	if (!buf)
+		return err_nomem(err, q->cluster, "an L2 table");
+	/* Slice by slice through the cache: the old table may be dirty in memory. */
+	for (uint64_t at = 0; old && r == 0 && at < q->cluster; at += q->cache.slice) {
+		struct mslice *s;
+
+		r = mcache_get(&q->cache, old + at, "L2 table", &s, err);
+		if (r == 0)
+			memcpy(buf + at, s->data, q->cache.slice);
+	}
+	return r < 0 ? r : io_pwrite(q->img.file, buf, q->cluster, host, err);
+}
+
+/* Makes sure that guest offset `off` has an L2 table of its own (refcount 1), and where it is. */
+static int own_l2(struct qcow2 *q, uint64_t off, uint64_t *l2, struct err *err)
+{
+	uint64_t i = off >> (q->l2_bits + q->cluster_bits), old;
+	int r = qcow2_l2_offset(q, i, &old, err);
+
+	if (r < 0)
+		return r;
+	*l2 = old;
+	if (old && (be64_get(q->l1[i]) & ENTRY_COPIED))
+		return 0;
+	r = qcow2_alloc_table(q, 1, l2, err);
+	if (r < 0)
+		return r;
+	r = write_new_table(q, old, *l2, err);
+	if (r < 0) {
+		qcow2_unalloc(q, *l2 >> q->cluster_bits, 1);
+		return r;
+	}
+	qcow2_set_l1(q, i, *l2 | ENTRY_COPIED);
+	if (old)
+		qcow2_park(q, old >> q->cluster_bits, 1);
+	return 0;
+}
+
+static int begin(struct qcow2 *q, struct err *err)
+{
+	if (q->unreadable)
+		return err_set(err, ENOTSUP, "%s: %s", q->img.io.name, q->unreadable_why);
+	return q->writing ? 0 : qcow2_begin_write(q, err);
+}
+
+/* Entries from i on that are plain data of our own at neighbouring host offsets. */
+static unsigned own_run(const struct qcow2 *q, const be64 *table, unsigned i, unsigned end)
+{
+	uint64_t first = be64_get(table[i]);
+	unsigned n = 0;
+
+	if (qcow2_l2_type(first) != L2_NORMAL || !(first & ENTRY_COPIED))
+		return 0;
+	while (i + n < end && be64_get(table[i + n]) == first + ((uint64_t)n << q->cluster_bits))
+		n++;
+	return n;
+}
+
+/* Entries from i on that need new space: neither data nor zeroed space of our own. */
+static unsigned new_run(const be64 *table, unsigned i, unsigned end)
+{
+	unsigned n = 0;
+
+	for (; i + n < end; n++) {
+		uint64_t entry = be64_get(table[i + n]);
+		enum l2_type type = qcow2_l2_type(entry);
+
+		if ((type == L2_NORMAL || type == L2_ZERO_ALLOC) && (entry & ENTRY_COPIED))
+			break;
+	}
+	return n;
+}
+
+/* Fills p for `n` whole clusters of new or reused space that begins with off's cluster. */
+static void place_fresh(struct qcow2 *q, struct placement *p, uint64_t host, uint64_t n)
+{
+	uint64_t end;
+
+	p->fresh = true;
+	p->host = host;
+	p->start = round_down(p->off, q->cluster);
+	p->span = n << q->cluster_bits;
+	end = min_u64(p->start + p->span, p->off + p->len);
+	p->len = end - p->off;
+}
+
+static int place_in_slice(struct qcow2 *q, struct mslice *s, struct placement *p, struct err *err)
+{
+	unsigned i = qcow2_slice_index(q, p->off), end, n;
+	uint64_t in_cluster = p->off & (q->cluster - 1), entry, first, got;
+	be64 *table = entries_of(s);
+	int r;
+
+	end = (unsigned)min_u64(qcow2_slice_entries(q),
+				i + div_up(in_cluster + p->len, q->cluster));
+	entry = be64_get(table[i]);
+	r = qcow2_check_entry(q, entry, s->host + i * 8, err);
+	if (r < 0)
+		return r;
+	n = own_run(q, table, i, end);
+	if (n) {
+		p->host = (entry & ENTRY_OFFSET) + in_cluster;
+		p->len = min_u64(p->len, ((uint64_t)n << q->cluster_bits) - in_cluster);
+		if (!qcow2_guarded(q, p->host, p->len))
+			return 0;
+		return qcow2_mark_corrupt(q, s->host + i * 8, err,
+					  "L2 entry 0x%016" PRIx64 " points to metadata", entry);
+	}
+	n = new_run(table, i, end);
+	if (!n) { /* zeroed space of our own: one cluster at a time */
+		place_fresh(q, p, entry & ENTRY_OFFSET, 1);
+		p->reuse = true;
+		if (!qcow2_guarded(q, p->host, q->cluster))
+			return 0;
+		return qcow2_mark_corrupt(q, s->host + i * 8, err,
+					  "L2 entry 0x%016" PRIx64 " points to metadata", entry);
+	}
+	r = qcow2_alloc(q, n, &first, &got, &p->zeroed, err);
+	if (r == 0)
+		place_fresh(q, p, first << q->cluster_bits, got);
+	return r;
+}
+
+int qcow2_place(struct img *img, uint64_t off, uint64_t len, struct placement *p, struct err *err)
+{
+	struct qcow2 *q = qcow2_of(img);
+	struct mslice *s;
+	uint64_t l2;
+	int r = begin(q, err);
+
+	*p = (struct placement){.off = off, .len = len};
+	if (r == 0)
+		r = own_l2(q, off, &l2, err);
+	if (r == 0)
+		r = qcow2_l2_slice(q, l2, off, &s, err);
+	return r < 0 ? r : place_in_slice(q, s, p, err);
+}
+
+int qcow2_link(struct img *img, const struct placement *p, struct err *err)
+{
+	struct qcow2 *q = qcow2_of(img);
+	uint64_t n = p->span >> q->cluster_bits, l2;
+	unsigned i = qcow2_slice_index(q, p->start);
+	struct mslice *s;
+	int r = own_l2(q, p->start, &l2, err);
+
+	if (r == 0)
+		r = qcow2_l2_slice(q, l2, p->start, &s, err);
+	if (r < 0)
+		return r;
+	for (uint64_t k = 0; k < n; k++) {
+		be64 *e = &entries_of(s)[i + k];
+
+		if (!p->reuse)
+			qcow2_park_entry(q, be64_get(*e));
+		*e = be64_make((p->host + (k << q->cluster_bits)) | ENTRY_COPIED);
+	}
+	mcache_mark(&q->cache, s, CLASS_L2);
+	return 0;
+}
+
+void qcow2_unplace(struct img *img, const struct placement *p)
+{
+	struct qcow2 *q = qcow2_of(img);
+
+	if (!p->reuse)
+		qcow2_unalloc(q, p->host >> q->cluster_bits, p->span >> q->cluster_bits);
+}
+
+/* ---- zero and discard ---- */
+
+/* How much of [off, off+len) lies in the slice of off, in clusters. */
+static unsigned slice_part(const struct qcow2 *q, uint64_t off, uint64_t len)
+{
+	return (unsigned)min_u64(qcow2_slice_entries(q) - qcow2_slice_index(q, off),
+				 div_up(len, q->cluster));
+}
+
+/* Bytes from off to where the next L2 table begins, at most len. */
+static uint64_t table_part(const struct qcow2 *q, uint64_t off, uint64_t len)
+{
+	uint64_t covers = UINT64_C(1) << (q->l2_bits + q->cluster_bits);
+
+	return min_u64(len, covers - (off & (covers - 1)));
+}
+
+/* What an entry becomes. keep: zero without giving space back. */
+static uint64_t cleared_entry(const struct qcow2 *q, uint64_t entry, bool keep, bool discard)
+{
+	enum l2_type type = qcow2_l2_type(entry);
+
+	if (q->h.version < 3)
+		return 0;
+	if (type == L2_UNALLOCATED && (discard || !q->img.backing_name))
+		return entry;
+	if (keep && (type == L2_NORMAL || type == L2_ZERO_ALLOC))
+		return entry | ENTRY_ZERO;
+	return ENTRY_ZERO;
+}
+
+/* Clears the entries of one slice. */
+static int clear_slice(struct qcow2 *q, uint64_t off, uint64_t len, bool keep, bool discard,
+		       uint64_t *did, struct err *err)
+{
+	unsigned n = slice_part(q, off, len), i = qcow2_slice_index(q, off);
+	struct mslice *s;
+	uint64_t l2;
+	int r = own_l2(q, off, &l2, err);
+
+	if (r == 0)
+		r = qcow2_l2_slice(q, l2, off, &s, err);
+	if (r < 0)
+		return r;
+	*did = min_u64(len, (uint64_t)n << q->cluster_bits);
+	for (unsigned k = i; k < i + n; k++) {
+		uint64_t old = be64_get(entries_of(s)[k]);
+		uint64_t new = cleared_entry(q, old, keep, discard);
+
+		if (new == old)
+			continue;
+		if (!(new &ENTRY_OFFSET))
+			qcow2_park_entry(q, old);
+		entries_of(s)[k] = be64_make(new);
+		mcache_mark(&q->cache, s, CLASS_L2);
+	}
+	return 0;
+}
+
+int qcow2_zero(struct img *img, uint64_t off, uint64_t len, unsigned flags, uint64_t *did,
+	       struct err *err)
+{
+	struct qcow2 *q = qcow2_of(img);
+	uint64_t l2;
+	int r = begin(q, err);
+
+	if (r == 0)
+		r = qcow2_l2_offset(q, off >> (q->l2_bits + q->cluster_bits), &l2, err);
+	if (r < 0)
+		return r;
+	if (q->h.version < 3 && img->backing_name)
+		return -ENOTSUP; /* no way to hide the backing but to write zeros */
+	if (!l2 && !img->backing_name) {
+		*did = table_part(q, off, len); /* absent reads as zeros */
+		return 0;
+	}
+	return clear_slice(q, off, len, !(flags & IO_ZERO_UNMAP) && q->h.version >= 3, false, did,
+			   err);
+}
+
+int qcow2_discard(struct img *img, uint64_t off, uint64_t len, uint64_t *did, struct err *err)
+{
+	struct qcow2 *q = qcow2_of(img);
+	uint64_t l2;
+	int r = begin(q, err);
+
+	if (r == 0)
+		r = qcow2_l2_offset(q, off >> (q->l2_bits + q->cluster_bits), &l2, err);
+	if (r < 0)
+		return r;
+	if (!l2) {
+		*did = table_part(q, off, len);
+		return 0;
+	}
+	return clear_slice(q, off, len, false, true, did, err);
+}

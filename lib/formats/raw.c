@@ -1,0 +1,119 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+/*
+ * The raw format: guest offset = file offset. The disk ends on a 512-byte sector: a file whose size
+ * is not a multiple of that is extended by zeros for the reader, and for real by the first write
+ * there. A block device or a file keeps its own holes, which map reports.
+ */
+#include "formats/raw.h"
+
+#include <errno.h>
+
+#include "base/bytes.h"
+#include "io/file.h"
+
+#define SECTOR 512
+
+static int raw_probe(const struct probe *probe)
+{
+	(void)probe;
+	return 0; /* fits everything, never better than a magic */
+}
+
+static int raw_open(struct img *img, struct err *err)
+{
+	uint64_t size = io_size(img->file);
+
+	if (size > INT64_MAX - SECTOR)
+		return err_set(err, EFBIG, "%s: file too large", img->io.name);
+	img->io.size = round_up(size, SECTOR);
+	img->io.align = img->file->align;
+	img->io.caps |= img->file->caps & (IO_SPARSE | IO_FASTZERO | IO_STREAM);
+	return 0;
+}
+
+static void raw_close(struct img *img)
+{
+	(void)img;
+}
+
+static int raw_map(struct img *img, uint64_t off, uint64_t len, struct extent *ext, struct err *err)
+{
+	uint64_t size = io_size(img->file);
+
+	if (off < size)
+		return io_map(img->file, off, min_u64(len, size - off), ext, err);
+	*ext = (struct extent){
+		.kind = EXT_ZERO, .off = off, .len = len, .host = off, .io = img->file};
+	return 0;
+}
+
+static int preallocate(struct img *img, uint64_t from, uint64_t to, int mode, struct err *err)
+{
+	switch (mode) {
+	case PREALLOC_OFF:
+		return 0;
+	case PREALLOC_FALLOC:
+		if (!io_is_file(img->file))
+			return err_set(err, ENOTSUP, "%s: space cannot be reserved here",
+				       img->io.name);
+		return file_allocate(img->file, from, to - from, err);
+	case PREALLOC_FULL:
+		while (from < to) {
+			uint64_t n = min_u64(to - from, ZERO_BUF_SIZE);
+			int r = io_pwrite(img->file, zero_buf, n, from, err);
+
+			if (r < 0)
+				return r;
+			from += n;
+		}
+		return 0;
+	default:
+		return err_set(err, EINVAL, "%s: raw images have no metadata to preallocate",
+			       img->io.name);
+	}
+}
+
+static int raw_resize(struct img *img, uint64_t size, int prealloc, struct err *err)
+{
+	uint64_t old = io_size(img->file);
+	int r;
+
+	if (prealloc != PREALLOC_OFF && size < old)
+		return err_set(err, EINVAL,
+			       "%s: preallocation can't be used for shrinking an image",
+			       img->io.name);
+	if (prealloc == PREALLOC_METADATA)
+		return preallocate(img, old, size, prealloc, err);
+	r = io_resize(img->file, size, err);
+	if (r == 0 && size > old)
+		r = preallocate(img, old, size, prealloc, err);
+	if (r == 0)
+		r = io_flush(img->file, err);
+	if (r == 0)
+		img->io.size = round_up(size, SECTOR);
+	return r;
+}
+
+static int raw_info(struct img *img, struct img_info *info, struct err *err)
+{
+	(void)img;
+	(void)info;
+	(void)err;
+	return 0;
+}
+
+const struct format raw_format = {
+	.name = "raw",
+	.summary = "the disk's bytes and nothing else",
+	.caps = FMT_WRITE | FMT_CREATE,
+	.img_size = sizeof(struct img),
+	.create_opts = raw_create_opts,
+	.probe = raw_probe,
+	.open = raw_open,
+	.close = raw_close,
+	.map = raw_map,
+	.resize = raw_resize,
+	.info = raw_info,
+	.measure = raw_measure,
+	.build = raw_build,
+};

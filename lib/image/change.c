@@ -1,0 +1,131 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+/* Changes that exclude everything else: resize, snapshots, check. Each takes the gate alone. */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "image/internal.h"
+
+/* Takes the gate for a change of a writable, unbroken image. */
+static int enter(struct img *img, const char *what, struct err *err)
+{
+	int r = img_check_broken(img, err);
+
+	if (r < 0)
+		return r;
+	if (img->io.caps & IO_RDONLY)
+		return err_set(err, EROFS, "%s: %s: opened read-only", img->io.name, what);
+	pthread_rwlock_wrlock(&img->gate);
+	atomic_store(&img->unsettled, true);
+	return 0;
+}
+
+static int leave(struct img *img, int r)
+{
+	pthread_rwlock_unlock(&img->gate);
+	return r;
+}
+
+int img_resize(struct img *img, uint64_t size, int prealloc, struct err *err)
+{
+	int r;
+
+	if (!img->fmt->resize)
+		return err_set(err, ENOTSUP, "%s: the format '%s' cannot be resized", img->io.name,
+			       img->fmt->name);
+	r = enter(img, "resize", err);
+	if (r < 0)
+		return r;
+	return leave(img, img->fmt->resize(img, size, prealloc, err));
+}
+
+static int need_snapshots(struct img *img, struct err *err)
+{
+	if (img->fmt->snapshots)
+		return 0;
+	return err_set(err, ENOTSUP, "%s: the format '%s' has no internal snapshots", img->io.name,
+		       img->fmt->name);
+}
+
+int img_snapshot_create(struct img *img, const char *name, const struct snapshot *meta,
+			struct err *err)
+{
+	int r = need_snapshots(img, err);
+
+	if (r == 0)
+		r = enter(img, "snapshot", err);
+	return r < 0 ? r : leave(img, img->fmt->snapshots->create(img, name, meta, err));
+}
+
+int img_snapshot_apply(struct img *img, unsigned index, struct err *err)
+{
+	int r = need_snapshots(img, err);
+
+	if (r == 0)
+		r = enter(img, "snapshot", err);
+	return r < 0 ? r : leave(img, img->fmt->snapshots->apply(img, index, err));
+}
+
+int img_snapshot_remove(struct img *img, unsigned index, struct err *err)
+{
+	int r = need_snapshots(img, err);
+
+	if (r == 0)
+		r = enter(img, "snapshot", err);
+	return r < 0 ? r : leave(img, img->fmt->snapshots->remove(img, index, err));
+}
+
+int img_snapshot_view(struct img *img, unsigned index, struct err *err)
+{
+	int r = need_snapshots(img, err);
+
+	if (r < 0)
+		return r;
+	if (!(img->io.caps & IO_RDONLY))
+		return err_set(err, EINVAL, "%s: a snapshot can be looked at read-only only",
+			       img->io.name);
+	pthread_rwlock_wrlock(&img->gate);
+	return leave(img, img->fmt->snapshots->view(img, index, err));
+}
+
+const struct snapshot *img_snapshots(struct img *img, unsigned *n)
+{
+	*n = 0;
+	return img->fmt->snapshots ? img->fmt->snapshots->list(img, n) : NULL;
+}
+
+int img_snapshot_find(struct img *img, const char *text, unsigned *index, struct err *err)
+{
+	unsigned n;
+	const struct snapshot *list = img_snapshots(img, &n);
+
+	for (unsigned i = 0; i < n; i++) {
+		if (!strcmp(list[i].id, text)) {
+			*index = i;
+			return 0;
+		}
+	}
+	for (unsigned i = 0; i < n; i++) {
+		if (!strcmp(list[i].name, text)) {
+			*index = i;
+			return 0;
+		}
+	}
+	return err_set(err, ENOENT, "%s: there is no snapshot '%s'", img->io.name, text);
+}
+
+int img_check(struct img *img, unsigned fix, struct check_result *res,
+	      const struct check_sink *sink, struct job *job, struct err *err)
+{
+	int r;
+
+	memset(res, 0, sizeof(*res));
+	if (!img->fmt->check)
+		return err_set(err, ENOTSUP, "%s: the format '%s' does not support checks",
+			       img->io.name, img->fmt->name);
+	pthread_rwlock_wrlock(&img->gate);
+	r = img->io.caps & IO_RDONLY || !img->fmt->turn ? 0 : img->fmt->turn(img, err);
+	if (r == 0)
+		r = img->fmt->check(img, fix, res, sink, job, err);
+	return leave(img, r);
+}

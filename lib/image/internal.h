@@ -1,0 +1,32 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* What the files of lib/image share, and drivers may use under the exclusive gate. */
+#ifndef IMGKIT_IMAGE_INTERNAL_H
+#define IMGKIT_IMAGE_INTERNAL_H
+
+#include "image/img.h"
+
+extern const struct io_ops img_ops;
+
+/* The data path without gate and range checks; the caller holds the gate in either mode. */
+int img_read_inner(struct img *img, void *buf, size_t len, uint64_t off, struct err *err);
+int img_write_inner(struct img *img, const void *buf, size_t len, uint64_t off, struct err *err);
+int img_zero_inner(struct img *img, uint64_t off, uint64_t len, unsigned flags, struct err *err);
+/* Resolved through the backing chain. */
+int img_map_inner(struct img *img, uint64_t off, uint64_t len, struct extent *ext, struct err *err);
+
+/* read.c, write.c: members of img_ops */
+int img_pread(struct io *io, void *buf, size_t len, uint64_t off, struct err *err);
+int img_map(struct io *io, uint64_t off, uint64_t len, struct extent *ext, struct err *err);
+int img_pwrite(struct io *io, const void *buf, size_t len, uint64_t off, struct err *err);
+int img_zero(struct io *io, uint64_t off, uint64_t len, unsigned flags, struct err *err);
+int img_discard(struct io *io, uint64_t off, uint64_t len, struct err *err);
+int img_flush(struct io *io, struct err *err);
+
+/* Runs a turn under the exclusive gate, if the format has turns. */
+int img_turn(struct img *img, struct err *err);
+/* Refuses when an earlier flush failed; -errno with text. */
+int img_check_broken(struct img *img, struct err *err);
+/* Remembers a failure of write-back after which the disk's state is unknown. */
+void img_note_failure(struct img *img, int r);
+
+#endif

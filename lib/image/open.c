@@ -1,0 +1,332 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+/*
+ * Opening images: file → probe → format → backing chain, and closing them.
+ *
+ * Who may name a file: the user names the top image; an image may name its backing file, as a plain
+ * path only, opened read-only, never a FIFO, a character device or a socket, a block device only if
+ * the caller says so. With IMG_UNTRUSTED an image may name nothing.
+ */
+#include <errno.h>
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/bytes.h"
+#include "base/cleanup.h"
+#include "image/internal.h"
+#include "io/file.h"
+
+#define DEFAULT_MAX_DEPTH 64
+
+static void img_close(struct io *io);
+
+const struct io_ops img_ops = {
+	.name = "image",
+	.pread = img_pread,
+	.pwrite = img_pwrite,
+	.zero = img_zero,
+	.discard = img_discard,
+	.flush = img_flush,
+	.map = img_map,
+	.close = img_close,
+};
+
+bool io_is_img(const struct io *io)
+{
+	return io->ops == &img_ops;
+}
+
+/* ---- building and freeing the object ---- */
+
+static void init_locks(struct img *img)
+{
+	pthread_rwlockattr_t attr;
+
+	/* A stream of readers must not keep a turn waiting for ever. */
+	pthread_rwlockattr_init(&attr);
+	pthread_rwlockattr_setkind_np(&attr, PTHREAD_RWLOCK_PREFER_WRITER_NONRECURSIVE_NP);
+	pthread_rwlock_init(&img->gate, &attr);
+	pthread_rwlockattr_destroy(&attr);
+	pthread_mutex_init(&img->meta, NULL);
+	pthread_cond_init(&img->idle, NULL);
+}
+
+static void img_free(struct img *img)
+{
+	img->fmt->close(img);
+	io_close(img->file);
+	if (img->backing)
+		io_close(&img->backing->io);
+	ranges_free(&img->busy);
+	free(img->backing_name);
+	free(img->backing_format);
+	free(img->backing_path);
+	pthread_rwlock_destroy(&img->gate);
+	pthread_mutex_destroy(&img->meta);
+	pthread_cond_destroy(&img->idle);
+	free(img);
+}
+
+static void img_close(struct io *io)
+{
+	struct img *img = io_img(io);
+
+	if (atomic_load(&img->unsettled) && !atomic_load(&img->broken))
+		img_settle(img, NULL); /* who wants to know calls it before */
+	img_free(img);
+}
+
+int img_settle(struct img *img, struct err *err)
+{
+	int r;
+
+	if (!img->fmt->settle)
+		return img_flush(&img->io, err);
+	pthread_rwlock_wrlock(&img->gate);
+	r = img_check_broken(img, err);
+	if (r == 0) {
+		r = img->fmt->settle(img, err);
+		img_note_failure(img, r);
+	}
+	if (r == 0)
+		atomic_store(&img->unsettled, false);
+	pthread_rwlock_unlock(&img->gate);
+	return r;
+}
+
+/* ---- probing and names ---- */
+
+int img_probe(struct io *file, const struct format **fmt, struct err *err)
+{
+	CLEANUP_FREE unsigned char *head = calloc(1, PROBE_HEAD);
+	struct probe probe = {.head = head, .size = io_size(file), .name = file->name};
+	int r;
+
+	if (!head)
+		return err_nomem(err, PROBE_HEAD, "probing");
+	probe.head_len = (size_t)min_u64(probe.size, PROBE_HEAD);
+	r = io_pread(file, head, probe.head_len, 0, err);
+	if (r < 0)
+		return r;
+	*fmt = format_probe(&probe);
+	return 0;
+}
+
+/* "proto:…", "json:{…": a colon before any slash. */
+static bool has_protocol(const char *name)
+{
+	return name[strcspn(name, ":/")] == ':';
+}
+
+int img_resolve_name(const char *base, const char *name, char **path, struct err *err)
+{
+	const char *slash = strrchr(base, '/');
+	size_t dir = slash ? (size_t)(slash - base) + 1 : 0;
+
+	if (has_protocol(name))
+		return err_set(err, EINVAL,
+			       "%s: names the backing file '%s', which is not a plain path", base,
+			       name);
+	if (name[0] == '/')
+		dir = 0;
+	*path = malloc(dir + strlen(name) + 1);
+	if (!*path)
+		return err_nomem(err, dir + strlen(name) + 1, "a file name");
+	memcpy(*path, base, dir);
+	strcpy(*path + dir, name);
+	return 0;
+}
+
+/* ---- one layer ---- */
+
+static int choose_format(struct io *file, const char *name, unsigned flags,
+			 const struct format **fmt, bool *probed, struct err *err)
+{
+	int r;
+
+	*probed = !name;
+	if (name) {
+		*fmt = format_find(name);
+		return *fmt ? 0 : err_set(err, EINVAL, "Unknown driver '%s'", name);
+	}
+	r = img_probe(file, fmt, err);
+	if (r == 0 && (flags & IMG_UNTRUSTED) && !strcmp((*fmt)->name, "raw"))
+		return err_set(err, EMEDIUMTYPE,
+			       "%s: no image format recognised; untrusted images are not taken for "
+			       "raw unless told so (-f raw)",
+			       file->name);
+	return r;
+}
+
+/* file is owned on success only. */
+static int open_layer(struct io *file, const char *format, unsigned flags, struct img **out,
+		      struct err *err)
+{
+	const struct format *fmt = NULL;
+	struct img *img;
+	bool probed;
+	int r = choose_format(file, format, flags, &fmt, &probed, err);
+
+	if (r < 0)
+		return r;
+	img = calloc(1, fmt->img_size);
+	if (!img)
+		return err_nomem(err, fmt->img_size, "an image");
+	r = io_init(&img->io, &img_ops, file->name, err);
+	if (r < 0) {
+		free(img);
+		return r;
+	}
+	init_locks(img);
+	img->fmt = fmt;
+	img->probed = probed;
+	img->open_flags = flags;
+	img->file = file;
+	img->unit = 1;
+	img->io.caps = flags & IMG_RDWR ? 0 : IO_RDONLY;
+	r = fmt->open(img, err);
+	if (r < 0) {
+		char *name = img->io.name;
+
+		img->file = NULL;
+		img_free(img);
+		free(name);
+		return r;
+	}
+	*out = img;
+	return 0;
+}
+
+static unsigned file_flags(unsigned flags)
+{
+	return (flags & IMG_RDWR ? FILE_WRITE : 0) | (flags & IMG_DIRECT ? FILE_DIRECT : 0) |
+	       (flags & IMG_UNSAFE ? FILE_UNSAFE : 0) | (flags & IMG_SHARE ? FILE_SHARE : 0);
+}
+
+static int open_path(const char *path, const char *format, unsigned flags, unsigned extra,
+		     struct img **out, struct err *err)
+{
+	struct io *file;
+	int r = file_open(path, file_flags(flags) | extra, &file, err);
+
+	if (r < 0)
+		return r;
+	r = open_layer(file, format, flags, out, err);
+	if (r < 0)
+		io_close(file);
+	return r;
+}
+
+/* ---- the chain ---- */
+
+/* Whether the file of `img` is one of those above it (top … img's overlay). */
+static int check_loop(struct img *top, struct img *img, struct err *err)
+{
+	struct file_stat mine, other;
+
+	if (!io_is_file(img->file) || file_stat(img->file, &mine, NULL) < 0)
+		return 0;
+	for (struct img *i = top; i != img; i = i->backing) {
+		if (!io_is_file(i->file) || file_stat(i->file, &other, NULL) < 0)
+			continue;
+		if (other.dev == mine.dev && other.ino == mine.ino)
+			return err_set(err, ELOOP,
+				       "%s: the backing chain loops: '%s' is in it twice",
+				       top->io.name, img->io.name);
+	}
+	return 0;
+}
+
+static int open_backing(struct img *img, unsigned flags, struct img **out, struct err *err)
+{
+	unsigned extra = flags & IMG_NAMED_DEVICES ? 0 : FILE_NO_DEVICE;
+	int r;
+
+	free(img->backing_path);
+	img->backing_path = NULL;
+	r = img_resolve_name(img->io.name, img->backing_name, &img->backing_path, err);
+	if (r < 0)
+		return r;
+	if (img->backing_format && !format_find(img->backing_format))
+		return err_set(err, EINVAL, "%s: unknown backing format '%s'", img->io.name,
+			       img->backing_format);
+	/* Never writable, never under the top image's cache mode for writes. */
+	flags &= ~(unsigned)(IMG_RDWR | IMG_UNSAFE | IMG_SYNC | IMG_FOR_CHECK);
+	r = open_path(img->backing_path, img->backing_format, flags, extra, out, err);
+	return r < 0 ? err_ctx(err, r, "Could not open backing file '%s'", img->backing_path) : 0;
+}
+
+static int open_chain(struct img *top, unsigned flags, unsigned max_depth, struct err *err)
+{
+	struct img *img = top;
+
+	for (unsigned depth = 1; img->backing_name; depth++, img = img->backing) {
+		int r;
+
+		if (flags & IMG_UNTRUSTED)
+			return err_set(
+				err, EPERM,
+				"%s: names the backing file '%s', which an untrusted image may not",
+				img->io.name, img->backing_name);
+		if (depth >= max_depth)
+			return err_set(err, ELOOP, "%s: the backing chain is longer than %u images",
+				       top->io.name, max_depth);
+		r = open_backing(img, flags, &img->backing, err);
+		if (r == 0)
+			r = check_loop(top, img->backing, err);
+		if (r < 0)
+			return r;
+	}
+	return 0;
+}
+
+/* Where the backing file would be, for who only wants to know (info). */
+static int note_backing_path(struct img *img, struct err *err)
+{
+	if (!img->backing_name || img->backing_path)
+		return 0;
+	if (!has_protocol(img->backing_name))
+		return img_resolve_name(img->io.name, img->backing_name, &img->backing_path, err);
+	img->backing_path = strdup(img->backing_name);
+	return img->backing_path ? 0 : err_nomem(err, strlen(img->backing_name), "a file name");
+}
+
+static int view_snapshot(struct img *img, const char *name, struct err *err)
+{
+	unsigned index;
+	int r = img_snapshot_find(img, name, &index, err);
+
+	return r < 0 ? r : img_snapshot_view(img, index, err);
+}
+
+int img_open(const struct img_open_args *args, struct img **out, struct err *err)
+{
+	unsigned depth = args->max_depth ? args->max_depth : DEFAULT_MAX_DEPTH;
+	struct img *img;
+	int r = open_path(args->path, args->format, args->flags, 0, &img, err);
+
+	if (r < 0)
+		return r;
+	if (!(args->flags & IMG_NO_BACKING))
+		r = open_chain(img, args->flags, depth, err);
+	if (r == 0)
+		r = note_backing_path(img, err);
+	if (r == 0 && args->snapshot)
+		r = view_snapshot(img, args->snapshot, err);
+	if (r < 0) {
+		io_close(&img->io);
+		return r;
+	}
+	*out = img;
+	return 0;
+}
+
+int img_open_io(struct io *file, const char *format, unsigned flags, struct img *backing,
+		struct img **out, struct err *err)
+{
+	int r = open_layer(file, format, flags, out, err);
+
+	if (r == 0)
+		(*out)->backing = backing;
+	return r;
+}

@@ -1,0 +1,434 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+/*
+ * Writing an image: the allocation protocol.
+ *
+ *	meta locked	place: where do these bytes go?  in place, or new space; mark the units busy
+ *	unlocked	new space: fill what the caller does not overwrite; write the data
+ *	meta locked	link: make it visible; clear busy
+ *
+ * Busy units keep a second writer of the same unit away until the first has linked. Nothing is
+ * visible before it is written, nothing is linked on disk before a turn made the data durable.
+ * Writers of different units run side by side. See img.h for the locks.
+ */
+#include "image/internal.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/bytes.h"
+#include "base/cleanup.h"
+
+/* One pass through the protocol covers at most this much, so that turns get their chance. */
+#define MAX_PIECE (8 * MiB)
+
+int img_check_broken(struct img *img, struct err *err)
+{
+	int code = atomic_load_explicit(&img->broken, memory_order_relaxed);
+
+	return code ? err_sys(err, code, "%s: an earlier write-back failed, writes are refused",
+			      img->io.name)
+		    : 0;
+}
+
+void img_note_failure(struct img *img, int r)
+{
+	/* After these the write-back has stopped in order and can be tried again. */
+	if (r < 0 && r != -ENOSPC && r != -EDQUOT && r != -ENOMEM)
+		atomic_store(&img->broken, -r);
+}
+
+/* ---- the three steps ---- */
+
+/*
+ * Waits until the units of [off, off+len) have no other writer; may shorten len to what is free.
+ * Under meta.
+ */
+static uint64_t wait_idle(struct img *img, uint64_t off, uint64_t len)
+{
+	for (;;) {
+		uint64_t start = round_down(off, img->unit);
+		uint64_t end = round_up(off + len, img->unit);
+		const struct range *b = ranges_overlap(&img->busy, start, end - start);
+
+		if (!b)
+			return len;
+		if (b->off > off)
+			return b->off - off; /* starts behind our first unit: take what is before */
+		pthread_cond_wait(&img->idle, &img->meta);
+	}
+}
+
+static int place(struct img *img, uint64_t off, uint64_t len, struct placement *p, struct err *err)
+{
+	LOCK_SCOPE(&img->meta);
+	int r;
+
+	len = wait_idle(img, off, len);
+	/* Room for every writer's range to stand alone, so that finish cannot fail on memory. */
+	if (ranges_reserve(&img->busy, img->n_busy + 2) < 0)
+		return err_nomem(err, sizeof(struct range), "the list of busy clusters");
+	r = img->fmt->place(img, off, len, p, err);
+	if (r == 0 && p->fresh) {
+		ranges_add(&img->busy, p->start, p->span);
+		img->n_busy++;
+	}
+	return r;
+}
+
+static int finish(struct img *img, const struct placement *p, int written, struct err *err)
+{
+	LOCK_SCOPE(&img->meta);
+	int r = written;
+
+	if (r == 0)
+		r = img->fmt->link(img, p, err);
+	if (r < 0)
+		img->fmt->unplace(img, p);
+	ranges_remove(&img->busy, p->start, p->span);
+	img->n_busy--;
+	pthread_cond_broadcast(&img->idle);
+	return r;
+}
+
+/* ---- filling a new unit ---- */
+
+/* Whether [off, off+len) reads as zeros without looking at data. */
+static bool known_zero(struct img *img, uint64_t off, uint64_t len)
+{
+	struct extent ext;
+
+	return img_map_inner(img, off, len, &ext, NULL) == 0 && ext.len == len &&
+	       (ext.kind == EXT_ZERO || ext.kind == EXT_ABSENT);
+}
+
+/* Old content of [off, off+len), zeros past the end of the disk. */
+static int read_old(struct img *img, void *buf, uint64_t off, uint64_t len, struct err *err)
+{
+	uint64_t size = io_size(&img->io), have = off >= size ? 0 : min_u64(len, size - off);
+
+	memset((char *)buf + have, 0, len - have);
+	return img_read_inner(img, buf, have, off, err);
+}
+
+/* Writes one unit of p: the caller's bytes and around them what was there before. */
+static int write_composed(struct img *img, const struct placement *p, uint64_t unit,
+			  const unsigned char *data, struct err *err)
+{
+	uint64_t from = max_u64(p->off, unit), to = min_u64(p->off + p->len, unit + img->unit);
+	CLEANUP_FREE unsigned char *buf = malloc(img->unit);
+	int r;
+
+	if (!buf)
+		return err_nomem(err, img->unit, "a cluster");
+	r = read_old(img, buf, unit, from - unit, err);
+	if (r == 0)
+		r = read_old(img, buf + (to - unit), to, unit + img->unit - to, err);
+	if (r < 0)
+		return r;
+	memcpy(buf + (from - unit), data + (from - p->off), to - from);
+	return io_pwrite(img->file, buf, img->unit, p->host + (unit - p->start), err);
+}
+
+/* Data for new space: a head unit, whole units, a tail unit; head and tail may be the same. */
+static int write_fresh(struct img *img, const struct placement *p, const unsigned char *data,
+		       struct err *err)
+{
+	uint64_t end = p->off + p->len, stop = p->start + p->span;
+	uint64_t body = p->off > p->start ? p->start + img->unit : p->start;
+	uint64_t tail = end < stop ? stop - img->unit : stop;
+	int r = 0;
+
+	if (p->zeroed && (p->off == p->start || known_zero(img, p->start, p->off - p->start)) &&
+	    (end >= io_size(&img->io) || end == stop ||
+	     known_zero(img, end, min_u64(stop, io_size(&img->io)) - end)))
+		return io_pwrite(img->file, data, p->len, p->host + (p->off - p->start), err);
+	if (body != p->start)
+		r = write_composed(img, p, p->start, data, err);
+	if (r == 0 && body < tail)
+		r = io_pwrite(img->file, data + (body - p->off), tail - body,
+			      p->host + (body - p->start), err);
+	if (r == 0 && tail != stop && tail >= body)
+		r = write_composed(img, p, tail, data, err);
+	return r;
+}
+
+/* One pass: writes a prefix of the data, *did bytes. Under the gate. */
+static int write_piece(struct img *img, const void *data, uint64_t len, uint64_t off, uint64_t *did,
+		       struct err *err)
+{
+	struct placement p;
+	int r = place(img, off, len, &p, err);
+
+	if (r < 0)
+		return r;
+	*did = p.len;
+	if (!p.fresh)
+		return io_pwrite(img->file, data, p.len, p.host, err);
+	r = write_fresh(img, &p, data, err);
+	return finish(img, &p, r, err);
+}
+
+int img_write_inner(struct img *img, const void *buf, size_t len, uint64_t off, struct err *err)
+{
+	while (len) {
+		uint64_t did = 0;
+		int r = write_piece(img, buf, min_u64(len, MAX_PIECE), off, &did, err);
+
+		if (r < 0)
+			return r;
+		buf = (const char *)buf + did;
+		off += did;
+		len -= did;
+	}
+	return 0;
+}
+
+/* ---- turns and the gate ---- */
+
+int img_turn(struct img *img, struct err *err)
+{
+	int r;
+
+	pthread_rwlock_wrlock(&img->gate);
+	r = img_check_broken(img, err);
+	if (r == 0) {
+		r = img->fmt->turn(img, err);
+		img_note_failure(img, r);
+	}
+	pthread_rwlock_unlock(&img->gate);
+	return r;
+}
+
+static bool wants_turn(struct img *img)
+{
+	LOCK_SCOPE(&img->meta);
+
+	return img->fmt->pressure && img->fmt->pressure(img);
+}
+
+/* Takes the gate shared for one change; before that a turn when too much is dirty. */
+static int enter_change(struct img *img, struct err *err)
+{
+	int r = img_check_broken(img, err);
+
+	if (r == 0 && wants_turn(img))
+		r = img_turn(img, err);
+	if (r < 0)
+		return r;
+	if (!atomic_load_explicit(&img->unsettled, memory_order_relaxed))
+		atomic_store(&img->unsettled, true);
+	pthread_rwlock_rdlock(&img->gate);
+	return 0;
+}
+
+static int sync_if_asked(struct img *img, struct err *err)
+{
+	return img->open_flags & IMG_SYNC ? img_flush(&img->io, err) : 0;
+}
+
+/*
+ * A raw image that was found by probing must not become another format by what its guest writes:
+ * the next open would believe the new header, and the file names in it.
+ */
+static int vet_head(struct img *img, const void *buf, size_t len, uint64_t off, struct err *err)
+{
+	CLEANUP_FREE unsigned char *head = NULL;
+	struct probe probe = {.head_len = PROBE_HEAD, .name = img->io.name};
+	int r;
+
+	if (!img->probed || img->fmt->place || off >= PROBE_HEAD)
+		return 0;
+	head = malloc(PROBE_HEAD);
+	if (!head)
+		return err_nomem(err, PROBE_HEAD, "the first sectors");
+	r = io_pread_tail(img->file, head, PROBE_HEAD, 0, err);
+	if (r < 0)
+		return r;
+	memcpy(head + off, buf, min_u64(len, PROBE_HEAD - off));
+	probe.head = head;
+	probe.size = max_u64(io_size(&img->io), off + len);
+	if (format_probe(&probe) == img->fmt)
+		return 0;
+	return err_set(err, EPERM,
+		       "%s: at offset %" PRIu64
+		       ": refused to write the header of another image format; the image was "
+		       "opened without a format and taken for raw (give the format explicitly)",
+		       img->io.name, off);
+}
+
+/* ---- members of img_ops ---- */
+
+int img_pwrite(struct io *io, const void *buf, size_t len, uint64_t off, struct err *err)
+{
+	struct img *img = io_img(io);
+	int r = 0;
+
+	while (r == 0 && len) {
+		size_t n = (size_t)min_u64(len, MAX_PIECE);
+
+		r = enter_change(img, err);
+		if (r < 0)
+			return r;
+		r = vet_head(img, buf, n, off, err);
+		if (r == 0)
+			r = img->fmt->place ? img_write_inner(img, buf, n, off, err)
+					    : io_pwrite(img->file, buf, n, off, err);
+		pthread_rwlock_unlock(&img->gate);
+		buf = (const char *)buf + n;
+		off += n;
+		len -= n;
+	}
+	return r < 0 ? r : sync_if_asked(img, err);
+}
+
+typedef int (*clear_fn)(struct img *, uint64_t, uint64_t, uint64_t *, unsigned, struct err *);
+
+static int clear_zero(struct img *img, uint64_t off, uint64_t len, uint64_t *did, unsigned flags,
+		      struct err *err)
+{
+	return img->fmt->zero(img, off, len, flags, did, err);
+}
+
+static int clear_discard(struct img *img, uint64_t off, uint64_t len, uint64_t *did, unsigned flags,
+			 struct err *err)
+{
+	(void)flags;
+	return img->fmt->discard(img, off, len, did, err);
+}
+
+/* Whole units through the format, while no writer is in them. */
+static int clear_units(struct img *img, clear_fn fn, uint64_t off, uint64_t len, unsigned flags,
+		       uint64_t *did, struct err *err)
+{
+	LOCK_SCOPE(&img->meta);
+
+	len = wait_idle(img, off, len);
+	return fn(img, off, len, did, flags, err);
+}
+
+/* Zeros as data, where the format cannot do better; skips what reads as zeros already. */
+static int zero_by_write(struct img *img, uint64_t off, uint64_t len, struct err *err)
+{
+	while (len) {
+		uint64_t n = min_u64(len, ZERO_BUF_SIZE);
+		int r = known_zero(img, off, n) ? 0 : img_write_inner(img, zero_buf, n, off, err);
+
+		if (r < 0)
+			return r;
+		off += n;
+		len -= n;
+	}
+	return 0;
+}
+
+/* The end of the last whole unit in a range; the disk's end closes its unit. */
+static uint64_t body_end(struct img *img, uint64_t end)
+{
+	return end >= io_size(&img->io) ? round_up(end, img->unit) : round_down(end, img->unit);
+}
+
+int img_zero_inner(struct img *img, uint64_t off, uint64_t len, unsigned flags, struct err *err)
+{
+	uint64_t end = off + len, stop = body_end(img, end);
+
+	while (off < end) {
+		uint64_t did = min_u64(end, round_up(off + 1, img->unit)) - off;
+		int r;
+
+		if (is_aligned(off, img->unit) && off < stop) {
+			r = clear_units(img, clear_zero, off, stop - off, flags, &did, err);
+			if (r == -ENOTSUP && (flags & IO_ZERO_FAST))
+				return r;
+			if (r == -ENOTSUP) {
+				did = min_u64(end - off, img->unit);
+				r = zero_by_write(img, off, did, err);
+			}
+		} else {
+			r = zero_by_write(img, off, did, err);
+		}
+		if (r < 0)
+			return r;
+		off += did;
+	}
+	return 0;
+}
+
+/* How much one hold of the gate clears: a turn must get its chance. Ends on a unit. */
+static uint64_t clear_piece(struct img *img, uint64_t off, uint64_t end)
+{
+	uint64_t most = img->unit > 1 ? img->unit << 13 : 64 * GiB;
+
+	return min_u64(end, round_down(off, img->unit) + most) - off;
+}
+
+int img_zero(struct io *io, uint64_t off, uint64_t len, unsigned flags, struct err *err)
+{
+	struct img *img = io_img(io);
+	uint64_t end = off + len;
+	int r = 0;
+
+	while (r == 0 && off < end) {
+		uint64_t n = clear_piece(img, off, end);
+
+		r = enter_change(img, err);
+		if (r < 0)
+			return r;
+		r = img->fmt->zero ? img_zero_inner(img, off, n, flags, err)
+				   : io_zero(img->file, off, n, flags, err);
+		pthread_rwlock_unlock(&img->gate);
+		off += n;
+	}
+	return r < 0 ? r : sync_if_asked(img, err);
+}
+
+static int discard_inner(struct img *img, uint64_t off, uint64_t end, struct err *err)
+{
+	uint64_t stop = body_end(img, end);
+
+	for (off = round_up(off, img->unit); off < stop;) {
+		uint64_t did = 0;
+		int r = clear_units(img, clear_discard, off, stop - off, 0, &did, err);
+
+		if (r < 0)
+			return r;
+		off += did;
+	}
+	return 0;
+}
+
+int img_discard(struct io *io, uint64_t off, uint64_t len, struct err *err)
+{
+	struct img *img = io_img(io);
+	uint64_t end = off + len;
+	int r = 0;
+
+	while (r == 0 && off < end) {
+		uint64_t n = clear_piece(img, off, end);
+
+		r = enter_change(img, err);
+		if (r < 0)
+			return r;
+		r = img->fmt->discard ? discard_inner(img, off, off + n, err)
+				      : io_discard(img->file, off, n, err);
+		pthread_rwlock_unlock(&img->gate);
+		off += n;
+	}
+	return r;
+}
+
+int img_flush(struct io *io, struct err *err)
+{
+	struct img *img = io_img(io);
+	int r;
+
+	if (img->fmt->turn)
+		return img_turn(img, err);
+	r = img_check_broken(img, err);
+	if (r == 0) {
+		r = io_flush(img->file, err);
+		img_note_failure(img, r);
+	}
+	return r;
+}
