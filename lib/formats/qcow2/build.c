@@ -1,0 +1,302 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+/*
+ * The builder of qcow2 images; see build.h and image/build.h.
+ *
+ * Clusters are given away one after the other, so with one reservation after the other in guest
+ * order the data lies in the file in guest order. Compressed units are packed back to back into
+ * clusters that are set aside for them a few at a time: a plain cluster in between (data that does
+ * not compress) does not cut the packing short.
+ */
+#include "formats/qcow2/build.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdlib.h>
+
+#include "base/cleanup.h"
+
+/* Set aside at once for compressed units. */
+#define CODED_AREA (1 * MiB)
+
+static int check_length(const struct qbuild *q, uint64_t end, struct err *err)
+{
+	if (end <= ENTRY_OFFSET - q->cluster)
+		return 0;
+	return err_set(err, EFBIG, "%s: the image file would become too large",
+		       q->build.file->name);
+}
+
+/* n clusters at the end of what was given away so far: *host is relative to the first of all. */
+static int take_clusters(struct qbuild *q, uint64_t n, uint64_t *host, struct err *err)
+{
+	uint64_t len = n << q->h.cluster_bits;
+	int r = check_length(q, q->next + len, err);
+
+	if (r < 0)
+		return r;
+	*host = q->next;
+	q->next += len;
+	return 0;
+}
+
+static int qbuild_reserve(struct build *b, uint64_t off, uint64_t len, uint64_t *host,
+			  struct err *err)
+{
+	struct qbuild *q = qbuild_of(b);
+	uint64_t first = off >> q->h.cluster_bits, n = len >> q->h.cluster_bits, at = 0;
+	int r;
+
+	if (q->prealloc != PREALLOC_OFF) {
+		*host = q->base + off;
+		return 0;
+	}
+	r = n ? l2_tables_prepare(&q->l2, first, n, err) : 0;
+	if (r == 0 && n && q->refs.counting)
+		r = data_refs_prepare(&q->refs, q->next >> q->h.cluster_bits, n, err);
+	if (r == 0)
+		r = take_clusters(q, n, &at, err);
+	if (r < 0)
+		return r;
+	for (uint64_t i = 0; i < n; i++) {
+		uint64_t entry = ENTRY_COPIED | (at + (i << q->h.cluster_bits));
+
+		l2_tables_set(&q->l2, first + i, entry);
+		if (q->refs.counting)
+			data_refs_add(&q->refs, (at >> q->h.cluster_bits) + i);
+	}
+	*host = q->base + at;
+	return 0;
+}
+
+/* Whether one more unit may begin in the cluster of q->coded. */
+static bool may_share(const struct qbuild *q)
+{
+	if (is_aligned(q->coded, q->cluster))
+		return true; /* nobody is there yet */
+	return data_refs_get(&q->refs, q->coded >> q->h.cluster_bits) <
+	       refcount_max(q->h.refcount_order);
+}
+
+/* Makes room for len bytes at q->coded. */
+static int coded_room(struct qbuild *q, size_t len, struct err *err)
+{
+	uint64_t area = max_u64(CODED_AREA, q->cluster), at;
+	int r;
+
+	if (q->coded < q->coded_end && !may_share(q))
+		q->coded = round_up(q->coded, q->cluster);
+	if (q->coded + len <= q->coded_end)
+		return 0;
+	r = take_clusters(q, area >> q->h.cluster_bits, &at, err);
+	if (r < 0)
+		return r;
+	if (at != q->coded_end || !q->refs.counting)
+		q->coded = at;
+	q->coded_end = at + area;
+	data_refs_start(&q->refs, at >> q->h.cluster_bits);
+	return 0;
+}
+
+static int qbuild_reserve_coded(struct build *b, uint64_t off, size_t len, uint64_t *host,
+				struct err *err)
+{
+	struct qbuild *q = qbuild_of(b);
+	uint64_t first, n, limit = UINT64_C(1) << coded_shift(q->h.cluster_bits);
+	int r = l2_tables_prepare(&q->l2, off >> q->h.cluster_bits, 1, err);
+
+	if (r == 0)
+		r = coded_room(q, len, err);
+	if (r < 0)
+		return r;
+	if (q->base + q->coded + len > limit)
+		return err_set(err, EFBIG,
+			       "%s: the image file is too large for compressed clusters",
+			       b->file->name);
+	first = q->coded >> q->h.cluster_bits;
+	n = ((q->coded + len - 1) >> q->h.cluster_bits) - first + 1;
+	r = data_refs_prepare(&q->refs, first, n, err);
+	if (r < 0)
+		return r;
+	for (uint64_t i = 0; i < n; i++)
+		data_refs_add(&q->refs, first + i);
+	l2_tables_set(&q->l2, off >> q->h.cluster_bits,
+		      coded_entry(q->coded, len, q->h.cluster_bits));
+	*host = q->base + q->coded;
+	q->coded += len;
+	return 0;
+}
+
+static int qbuild_zero(struct build *b, uint64_t off, uint64_t len, struct err *err)
+{
+	struct qbuild *q = qbuild_of(b);
+	uint64_t first = off >> q->h.cluster_bits, n = len >> q->h.cluster_bits;
+	int r;
+
+	if (q->prealloc != PREALLOC_OFF || !n)
+		return 0;
+	if (q->h.version < 3)
+		return -ENOTSUP; /* has no such entries */
+	r = l2_tables_prepare(&q->l2, first, n, err);
+	for (uint64_t i = 0; r == 0 && i < n; i++)
+		l2_tables_set(&q->l2, first + i, ENTRY_ZERO);
+	return r;
+}
+
+static int qbuild_set_size(struct build *b, uint64_t size, struct err *err)
+{
+	struct qbuild *q = qbuild_of(b);
+	int r;
+
+	if (q->prealloc != PREALLOC_OFF)
+		return err_set(err, ENOTSUP, "%s: preallocation needs the size in advance",
+			       b->file->name);
+	size = round_up(size, 512);
+	r = l2_tables_grow(&q->l2, header_l1_entries(size, q->h.cluster_bits), err);
+	if (r == 0)
+		b->size = size;
+	return r;
+}
+
+static void set_header(struct qbuild *q, const struct layout *l)
+{
+	q->h.size = q->build.size;
+	q->h.l1_size = (uint32_t)q->l2.n;
+	q->h.l1_offset = l->l1;
+	q->h.reftable_offset = l->reftable;
+	q->h.reftable_clusters = (uint32_t)l->n_reftable;
+}
+
+static int write_header(struct qbuild *q, struct err *err)
+{
+	CLEANUP_FREE unsigned char *buf = calloc(1, q->cluster);
+	int r;
+
+	if (!buf)
+		return err_nomem(err, q->cluster, "the header");
+	r = header_encode(&q->h, buf, err);
+	return r < 0 ? r : io_pwrite(q->build.file, buf, q->cluster, 0, err);
+}
+
+/* What was set aside for compressed units and not used. */
+static void give_back(struct qbuild *q)
+{
+	uint64_t end = round_up(q->coded, q->cluster);
+
+	if (q->refs.counting && q->coded_end == q->next && end < q->next)
+		q->next = end;
+}
+
+static int qbuild_finish(struct build *b, struct err *err)
+{
+	struct qbuild *q = qbuild_of(b);
+	struct io *file = b->file;
+	struct layout l;
+	int r;
+
+	give_back(q);
+	r = qbuild_layout(q, &l, err);
+	if (r < 0)
+		return r;
+	if (l.end > io_size(file) && !(file->caps & IO_GROWS))
+		return err_set(err, ENOSPC,
+			       "%s: the image needs %" PRIu64 " bytes, the device has %" PRIu64,
+			       file->name, l.end, io_size(file));
+	set_header(q, &l);
+	b->data_start = b->two_pass ? l.data_start : 0;
+	/* A stream wants it first. Otherwise the file is no qcow2 image before it is whole. */
+	if (file->caps & IO_STREAM)
+		r = write_header(q, err);
+	if (r == 0)
+		r = qbuild_write_tables(q, &l, err);
+	if (r == 0 && !(file->caps & IO_STREAM))
+		r = write_header(q, err);
+	/* Longer where space was reserved in advance, shorter where the last data are a hole. */
+	if (r == 0 && (file->caps & IO_GROWS) && !(file->caps & IO_STREAM) &&
+	    io_size(file) != l.end)
+		r = io_resize(file, l.end, err);
+	return r;
+}
+
+static void qbuild_close(struct build *b)
+{
+	struct qbuild *q = qbuild_of(b);
+
+	l2_tables_free(&q->l2);
+	data_refs_free(&q->refs);
+	header_free(&q->h);
+	free(q);
+}
+
+static const struct build_ops qbuild_ops = {
+	.reserve = qbuild_reserve,
+	.reserve_coded = qbuild_reserve_coded,
+	.zero = qbuild_zero,
+	.set_size = qbuild_set_size,
+	.finish = qbuild_finish,
+	.close = qbuild_close,
+};
+
+/* The places of a preallocated image are known from the start. */
+static int start_preallocated(struct qbuild *q, struct err *err)
+{
+	struct layout l;
+	int r;
+
+	q->build.preallocated = true;
+	q->next = round_up(q->h.size, q->cluster);
+	q->l2.used = q->l2.n;
+	r = qbuild_layout(q, &l, err);
+	if (r < 0)
+		return r;
+	q->base = l.data_start;
+	return qbuild_preallocate(q, &l, err);
+}
+
+static int start(struct qbuild *q, unsigned flags, struct err *err)
+{
+	unsigned l2_bits = q->h.cluster_bits - 3;
+	int r = l2_tables_init(&q->l2, header_l1_entries(q->h.size, q->h.cluster_bits), l2_bits,
+			       err);
+
+	if (r < 0)
+		return r;
+	q->refs.order = q->h.refcount_order;
+	q->refs.block_bits = q->h.cluster_bits + 3 - q->h.refcount_order;
+	q->build.max_size = round_down(header_max_size(q->h.cluster_bits), 512);
+	q->build.codec = q->h.compression == COMPRESSION_ZSTD ? CODEC_ZSTD : CODEC_DEFLATE;
+	q->build.two_pass = flags & BUILD_STREAM;
+	q->front = q->prealloc != PREALLOC_OFF || (flags & BUILD_STREAM);
+	if (q->prealloc != PREALLOC_OFF)
+		return start_preallocated(q, err);
+	q->base = q->front ? 0 : q->cluster;
+	return 0;
+}
+
+int qcow2_build(struct io *file, const struct create_args *args, unsigned flags, struct build **out,
+		struct err *err)
+{
+	struct qcow2_build_options o = {0};
+	int r = qcow2_build_options(args, &o, err);
+	struct qbuild *q = r == 0 ? calloc(1, sizeof(*q)) : NULL;
+
+	if (r == 0 && !q)
+		r = err_nomem(err, sizeof(*q), "a new image");
+	if (r == 0 && (flags & BUILD_STREAM) && o.prealloc != PREALLOC_OFF)
+		r = err_set(err, ENOTSUP, "%s: a stream cannot be preallocated", file->name);
+	if (r < 0) {
+		header_free(&o.h);
+		free(q);
+		return r;
+	}
+	q->h = o.h;
+	q->prealloc = o.prealloc;
+	q->cluster = UINT64_C(1) << o.h.cluster_bits;
+	build_init(&q->build, &qbuild_ops, file, o.h.size, q->cluster);
+	r = start(q, flags, err);
+	if (r < 0) {
+		build_close(&q->build);
+		return r;
+	}
+	*out = &q->build;
+	return 0;
+}

@@ -1,0 +1,190 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+/*
+ * Options of new qcow2 images: what there is, and which values go together. Names, order, limits
+ * and messages are the peer's (qemu-img 7.2).
+ */
+#include "formats/qcow2/build.h"
+
+#include <errno.h>
+#include <stdlib.h>
+
+/* In the order in which `create` says them. What is checked after that line is a string here. */
+const struct opt qcow2_create_opts[] = {
+	{"encryption", OPT_BOOL,
+	 "Encrypt the image with format 'aes'. (Deprecated in favor of encrypt.format=aes)", NULL,
+	 NULL},
+	{"encrypt.format", OPT_STRING, "Encrypt the image, format choices: 'aes', 'luks'", NULL,
+	 NULL},
+	{"encrypt.key-secret", OPT_STRING, "ID of secret providing qcow AES key or LUKS passphrase",
+	 NULL, NULL},
+	{"encrypt.cipher-alg", OPT_STRING, "Name of encryption cipher algorithm", NULL, NULL},
+	{"encrypt.cipher-mode", OPT_STRING, "Name of encryption cipher mode", NULL, NULL},
+	{"encrypt.ivgen-alg", OPT_STRING, "Name of IV generator algorithm", NULL, NULL},
+	{"encrypt.ivgen-hash-alg", OPT_STRING, "Name of IV generator hash algorithm", NULL, NULL},
+	{"encrypt.hash-alg", OPT_STRING, "Name of encryption hash algorithm", NULL, NULL},
+	{"encrypt.iter-time", OPT_UINT, "Time to spend in PBKDF in milliseconds", NULL, NULL},
+	{"cluster_size", OPT_SIZE, "qcow2 cluster size", "65536", NULL},
+	{"extended_l2", OPT_BOOL, "Extended L2 tables", "off", NULL},
+	{"preallocation", OPT_STRING,
+	 "Preallocation mode (allowed values: off, metadata, falloc, full)", NULL, NULL},
+	{"compression_type", OPT_STRING, "Compression method used for image cluster compression",
+	 "zlib", NULL},
+	{"size", OPT_SIZE, "Virtual disk size", NULL, NULL},
+	{"compat", OPT_STRING, "Compatibility level (v2 [0.10] or v3 [1.1])", NULL, NULL},
+	{"backing_file", OPT_STRING, "File name of a base image", NULL, NULL},
+	{"backing_fmt", OPT_STRING, "Image format of the base image", NULL, NULL},
+	{"data_file", OPT_STRING, "File name of an external data file", NULL, NULL},
+	{"data_file_raw", OPT_BOOL, "The external data file must stay valid as a raw image", NULL,
+	 NULL},
+	{"lazy_refcounts", OPT_BOOL, "Postpone refcount updates", "off", NULL},
+	{"refcount_bits", OPT_UINT, "Width of a reference count entry in bits", "16", NULL},
+	{NULL, OPT_BOOL, NULL, NULL, NULL},
+};
+
+static int refuse(const char *name, struct err *err)
+{
+	return err_set(err, ENOTSUP, "Option '%s' is not supported for new qcow2 images", name);
+}
+
+static int refuse_unsupported(const struct opts *opts, struct err *err)
+{
+	static const char *const strings[] = {
+		"encrypt.format",      "encrypt.key-secret", "encrypt.cipher-alg",
+		"encrypt.cipher-mode", "encrypt.ivgen-alg",  "encrypt.ivgen-hash-alg",
+		"encrypt.hash-alg",    "encrypt.iter-time",  "data_file",
+	};
+	static const char *const flags[] = {"encryption", "extended_l2", "data_file_raw"};
+
+	for (size_t i = 0; i < ARRAY_LEN(flags); i++) {
+		bool on = false;
+		int r = opts_bool(opts, flags[i], &on, err);
+
+		if (r < 0)
+			return r;
+		if (on)
+			return refuse(flags[i], err);
+	}
+	for (size_t i = 0; i < ARRAY_LEN(strings); i++)
+		if (opts_get(opts, strings[i]))
+			return refuse(strings[i], err);
+	return 0;
+}
+
+/* An enum whose messages name it otherwise than the option does. */
+static int choice(const struct opts *opts, const char *option, const char *said,
+		  const char *const *choices, int *out, struct err *err)
+{
+	if (opts_enum(opts, option, choices, out, NULL) == 0)
+		return 0;
+	return err_set(err, EINVAL, "Parameter '%s' does not accept value '%s'", said,
+		       opts_get(opts, option));
+}
+
+static int parse_choices(const struct opts *opts, struct qcow2_build_options *o, struct err *err)
+{
+	static const char *const compats[] = {"0.10", "v2", "1.1", "v3", NULL};
+	static const char *const codecs[] = {"zlib", "zstd", NULL};
+	static const char *const modes[] = {"off", "metadata", "falloc", "full", NULL};
+	int compat = 3, codec = COMPRESSION_ZLIB, r;
+
+	o->prealloc = PREALLOC_OFF;
+	r = choice(opts, "compat", "version", compats, &compat, err);
+	if (r == 0)
+		r = choice(opts, "compression_type", "compression-type", codecs, &codec, err);
+	if (r == 0)
+		r = choice(opts, "preallocation", "preallocation", modes, &o->prealloc, err);
+	o->h.version = compat < 2 ? 2 : 3;
+	o->h.compression = (uint8_t)codec;
+	if (codec != COMPRESSION_ZLIB)
+		o->h.incompat |= INCOMPAT_COMPRESSION;
+	return r;
+}
+
+static int parse_cluster_size(const struct opts *opts, struct qcow2_build_options *o,
+			      struct err *err)
+{
+	uint64_t size = 64 * KiB;
+	int r = opts_size(opts, "cluster_size", &size, err);
+
+	if (r < 0)
+		return r;
+	if (!is_pow2(size) || size < UINT64_C(1) << QCOW2_MIN_CLUSTER_BITS ||
+	    size > UINT64_C(1) << QCOW2_MAX_CLUSTER_BITS)
+		return err_set(err, EINVAL,
+			       "Cluster size must be a power of two between 512 and 2048k");
+	o->h.cluster_bits = log2_u64(size);
+	return 0;
+}
+
+/* The rules of version 2, and of what excludes what, in the peer's order. */
+static int parse_features(const struct create_args *args, struct qcow2_build_options *o,
+			  struct err *err)
+{
+	uint64_t bits = 16;
+	bool lazy = false;
+	int r = opts_bool(args->opts, "lazy_refcounts", &lazy, err);
+
+	if (r == 0)
+		r = opts_uint(args->opts, "refcount_bits", &bits, err);
+	if (r < 0)
+		return r;
+	if (o->prealloc != PREALLOC_OFF && args->backing)
+		return err_set(err, EINVAL,
+			       "Backing file and preallocation can only be used at the same time "
+			       "if extended_l2 is on");
+	if (args->backing_format && !args->backing)
+		return err_set(err, EINVAL, "Backing format cannot be used without backing file");
+	if (lazy && o->h.version < 3)
+		return err_set(err, EINVAL,
+			       "Lazy refcounts only supported with compatibility level 1.1 and "
+			       "above (use version=v3 or greater)");
+	if (!is_pow2(bits) || bits > 64)
+		return err_set(err, EINVAL,
+			       "Refcount width must be a power of two and may not exceed 64 bits");
+	if (bits != 16 && o->h.version < 3)
+		return err_set(err, EINVAL,
+			       "Different refcount widths than 16 bits require compatibility "
+			       "level 1.1 or above (use version=v3 or greater)");
+	if (o->h.compression != COMPRESSION_ZLIB && o->h.version < 3)
+		return err_set(err, EINVAL,
+			       "Non-zlib compression type is only supported with compatibility "
+			       "level 1.1 and above (use version=v3 or greater)");
+	if (lazy)
+		o->h.compat |= COMPAT_LAZY_REFCOUNTS;
+	o->h.refcount_order = log2_u64(bits);
+	return 0;
+}
+
+static int copy_text(const char *from, char **to, struct err *err)
+{
+	if (!from)
+		return 0;
+	*to = strdup(from);
+	return *to ? 0 : err_nomem(err, strlen(from) + 1, "the header");
+}
+
+int qcow2_build_options(const struct create_args *args, struct qcow2_build_options *o,
+			struct err *err)
+{
+	int r = refuse_unsupported(args->opts, err);
+
+	if (r == 0)
+		r = parse_choices(args->opts, o, err);
+	if (r == 0)
+		r = parse_cluster_size(args->opts, o, err);
+	if (r == 0)
+		r = parse_features(args, o, err);
+	if (r == 0)
+		r = copy_text(args->backing, &o->h.backing_name, err);
+	if (r == 0)
+		r = copy_text(args->backing_format, &o->h.backing_format, err);
+	if (r < 0)
+		return r;
+	if (args->size > header_max_size(o->h.cluster_bits) || args->size > INT64_MAX - 511)
+		return err_set(err, EFBIG,
+			       "The image size is too large for file format 'qcow2' (try using a "
+			       "larger cluster size)");
+	o->h.size = round_up(args->size, 512);
+	o->h.has_features = o->h.version >= 3 && o->h.cluster_bits > 12;
+	return 0;
+}
