@@ -3,8 +3,8 @@
  * Sizes as text; see size.h.
  *
  * Accepts what qemu-img 7.2 accepts (util/cutils.c, qemu_strtosz): leading blanks, one '+', decimal
- * with an optional fraction, or hexadecimal without one; one suffix letter in either case. All in
- * 64.64 fixed point: no rounding through double, no dependence on the locale.
+ * with an optional fraction, or hexadecimal without one; one suffix letter in either case. In
+ * 64.64 fixed point, so nothing depends on the locale.
  */
 #include "base/size.h"
 
@@ -70,28 +70,22 @@ static bool read_digits(const char **p, unsigned base, u128 *value)
 	return any;
 }
 
-/*
- * Reads the digits after the point as a fraction of 2^64, rounded down. Digits beyond the 19th
- * weigh less than one unit and only count as "not zero".
- */
+/* Reads the digits after the point as a fraction of 2^64, rounded down; the 19th and later ones
+ * do not count. */
 static uint64_t read_fraction(const char **p)
 {
 	uint64_t num = 0, den = 1;
-	u128 frac;
-	bool more = false;
+	double rounded;
 
 	for (; **p >= '0' && **p <= '9'; (*p)++) {
-		unsigned d = (unsigned)(**p - '0');
-
 		if (den < UINT64_C(1000000000000000000)) {
-			num = num * 10 + d;
+			num = num * 10 + (unsigned)(**p - '0');
 			den *= 10;
-		} else if (d) {
-			more = true;
 		}
 	}
-	frac = ((u128)num << 64) / den;
-	return (uint64_t)frac + (frac == 0 && more);
+	/* The peer keeps a double: round to 53 bits as it does, for the same size to the byte. */
+	rounded = (double)(uint64_t)(((u128)num << 64) / den);
+	return rounded < 0x1p64 ? (uint64_t)rounded : UINT64_MAX;
 }
 
 int size_parse(const char *text, uint64_t *bytes, struct err *err)
