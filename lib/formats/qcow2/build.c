@@ -15,8 +15,8 @@
 
 #include "base/cleanup.h"
 
-/* Set aside at once for compressed units. */
-#define CODED_AREA (1 * MiB)
+/* Set aside at once for compressed units: an eighth of the file so far, and not more than this. */
+#define CODED_AREA_MAX (1 * MiB)
 
 static int check_length(const struct qbuild *q, uint64_t end, struct err *err)
 {
@@ -80,7 +80,7 @@ static bool may_share(const struct qbuild *q)
 /* Makes room for len bytes at q->coded. */
 static int coded_room(struct qbuild *q, size_t len, struct err *err)
 {
-	uint64_t area = max_u64(CODED_AREA, q->cluster), at;
+	uint64_t area = round_up(min_u64(q->next / 8 + 1, CODED_AREA_MAX), q->cluster), at;
 	int r;
 
 	if (q->coded < q->coded_end && !may_share(q))

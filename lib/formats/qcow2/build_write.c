@@ -70,6 +70,8 @@ int qbuild_layout(const struct qbuild *q, struct layout *l, struct err *err)
 	/* As the peer's empty images: the L1 table need not fill its last cluster. */
 	if (l->end == l->l2)
 		l->end = l->l1 + q->l2.n * 8;
+	if (!l->n_l1)
+		l->l1 = 0;
 	return 0;
 }
 
