@@ -20,12 +20,19 @@ static int map_layer(struct img *img, uint64_t off, uint64_t len, struct extent 
 	return img->fmt->map(img, off, len, ext, err);
 }
 
-/* A part that is stored in the file. A last cluster that the file cuts short reads as zeros. */
+/*
+ * A part that is stored in the file. The last unit may be cut short by the end of the file and
+ * reads as zeros from there; a unit that begins behind the end is an error, never zeros.
+ */
 static int read_data(struct img *img, const struct extent *ext, void *buf, size_t len,
 		     struct err *err)
 {
-	if (ext->host >= io_size(ext->io))
-		return io_corrupt(img->file, err, ext->host,
+	uint64_t first_unit = round_down(ext->off, img->unit);
+	uint64_t last_unit = round_down(ext->off + len - 1, img->unit);
+	uint64_t last = ext->host - (ext->off - first_unit) + (last_unit - first_unit);
+
+	if (last >= io_size(ext->io))
+		return io_corrupt(img->file, err, last,
 				  "data of guest offset %" PRIu64
 				  " lies beyond the end of the file (%" PRIu64 " bytes)",
 				  ext->off, io_size(ext->io));
