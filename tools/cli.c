@@ -16,6 +16,7 @@
 
 #include "base/bytes.h"
 #include "base/cleanup.h"
+#include "base/json.h"
 #include "base/size.h"
 
 /* ---- text ---- */
@@ -42,7 +43,8 @@ static unsigned printable_len(const unsigned char *s)
 	return n;
 }
 
-static void put_escaped(FILE *f, const char *text, bool newlines)
+/* Appends to out, which has room for 4 bytes per byte of text. */
+static void escape(const char *text, char *out, bool newlines)
 {
 	const unsigned char *s = (const unsigned char *)text;
 
@@ -51,38 +53,47 @@ static void put_escaped(FILE *f, const char *text, bool newlines)
 
 		if (n == 0 && newlines && *s == '\n')
 			n = 1;
-		if (n == 0)
-			fprintf(f, "\\x%02x", *s++);
-		else
-			s += fwrite(s, 1, n, f);
-		if (ferror(f))
-			return;
+		if (n == 0) {
+			out += sprintf(out, "\\x%02x", *s++);
+		} else {
+			memcpy(out, s, n);
+			out += n;
+			s += n;
+		}
 	}
+	*out = '\0';
+}
+
+static char *clean(const struct cli *cli, const char *text, bool newlines)
+{
+	char *out = cli->peer ? strdup(text) : malloc(4 * strlen(text) + 1);
+
+	if (out && !cli->peer)
+		escape(text, out, newlines);
+	return out;
+}
+
+char *cli_clean(const struct cli *cli, const char *text)
+{
+	return clean(cli, text, false);
 }
 
 void cli_put_text(const struct cli *cli, const char *text)
 {
-	if (cli->peer)
-		fputs(text, stdout);
-	else
-		put_escaped(stdout, text, false);
+	CLEANUP_FREE char *out = cli_clean(cli, text);
+
+	fputs(out ? out : "?", stdout);
 }
 
 static void message(const struct cli *cli, const char *kind, const char *fmt, va_list ap)
 {
-	CLEANUP_FREE char *text = NULL;
+	CLEANUP_FREE char *text = NULL, *out = NULL;
 
 	fflush(stdout); /* keep the order when both go to one place */
-	flockfile(stderr);
-	fprintf(stderr, "%s: %s", cli->prog, kind);
 	if (vasprintf(&text, fmt, ap) < 0)
 		text = NULL;
-	if (cli->peer)
-		fputs(text ? text : fmt, stderr);
-	else
-		put_escaped(stderr, text ? text : fmt, true);
-	fputc('\n', stderr);
-	funlockfile(stderr);
+	out = clean(cli, text ? text : "out of memory", true);
+	fprintf(stderr, "%s: %s%s\n", cli->prog, kind, out ? out : "out of memory");
 }
 
 int cli_error(const struct cli *cli, const char *fmt, ...)
@@ -140,6 +151,17 @@ int cli_interrupted(const struct cli *cli, int sig)
 	signal(sig, SIG_DFL);
 	raise(sig);
 	return 128 + sig;
+}
+
+int cli_print_json(const struct cli *cli, json_t *v)
+{
+	CLEANUP_FREE char *text = v ? json_render(v) : NULL;
+
+	json_decref(v);
+	if (!text)
+		return cli_error(cli, "out of memory");
+	puts(text);
+	return 0;
 }
 
 /* ---- options ---- */
@@ -378,6 +400,14 @@ bool cli_format(const struct cli *cli, const char *name)
 	return false;
 }
 
+bool cli_driver(const struct cli *cli, const char *path, const char *name)
+{
+	if (format_find(name))
+		return true;
+	cli_error(cli, "Could not open '%s': Unknown driver '%s'", path, name);
+	return false;
+}
+
 void cli_open_error(const struct cli *cli, const char *path, const struct err *err)
 {
 	CLEANUP_FREE char *prefix = NULL;
@@ -395,11 +425,8 @@ struct img *cli_open(const struct cli *cli, const struct img_open_args *args)
 	struct err err = {0};
 	struct img *img = NULL;
 
-	if (args->format && !format_find(args->format)) {
-		cli_error(cli, "Could not open '%s': Unknown driver '%s'", args->path,
-			  args->format);
+	if (args->format && !cli_driver(cli, args->path, args->format))
 		return NULL;
-	}
 	if (img_open(args, &img, &err) < 0) {
 		cli_open_error(cli, args->path, &err);
 		return NULL;

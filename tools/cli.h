@@ -72,6 +72,8 @@ int cli_usage(const struct cli *cli, const char *fmt, ...) __attribute__((format
  * cli_error and friends treat their text in the same way.
  */
 void cli_put_text(const struct cli *cli, const char *text);
+/* The same as a string, for columns; the caller frees. NULL: out of memory. */
+char *cli_clean(const struct cli *cli, const char *text);
 
 /* The command's help, and the program's, on stdout. */
 void cli_help(const struct cli *cli);
@@ -85,14 +87,18 @@ bool cli_uint(const struct cli *cli, const char *what, const char *text, uint64_
 bool cli_output(const struct cli *cli, const char *text, bool *json);
 /* -t, -T: none|off writeback writethrough directsync unsafe → IMG_UNSAFE, IMG_DIRECT, IMG_SYNC */
 bool cli_cache(const struct cli *cli, const char *text, unsigned *flags);
-/* Known format name or an error. */
+/* Known format name or an error; cli_driver's is that of opening `path` with it. */
 bool cli_format(const struct cli *cli, const char *name);
+bool cli_driver(const struct cli *cli, const char *path, const char *name);
 
 /*
  * `-o help` for a new image of this format. with_target: also the options of the file that holds
  * it, for when the user named one.
  */
 void cli_options_help(const struct cli *cli, const struct format *fmt, bool with_target);
+
+/* A JSON value in the peer's layout, on stdout; takes v. NULL: "out of memory". Returns 0 or 1. */
+int cli_print_json(const struct cli *cli, json_t *v);
 
 /* Opens an image and prints "Could not open 'X': …" when it fails (then NULL). */
 struct img *cli_open(const struct cli *cli, const struct img_open_args *args);
