@@ -31,16 +31,16 @@ static inline void cleanup_unlock(pthread_mutex_t **m)
 #define CLEANUP_JOIN(a, b)  CLEANUP_JOIN_(a, b)
 
 /* Locks a pthread mutex until the end of the enclosing scope. */
-#define LOCK_SCOPE(m)                                                                              \
-	__attribute__((cleanup(cleanup_unlock), unused)) pthread_mutex_t *CLEANUP_JOIN(            \
+#define LOCK_SCOPE(m)                                                                   \
+	__attribute__((cleanup(cleanup_unlock), unused)) pthread_mutex_t *CLEANUP_JOIN( \
 		lock_scope_, __COUNTER__) = (pthread_mutex_lock(m), (m))
 
 /* Takes the value of an lvalue pointer and leaves NULL in its place. */
-#define take(p)                                                                                    \
-	({                                                                                         \
-		__typeof__(p) take_ = (p);                                                         \
-		(p) = NULL;                                                                        \
-		take_;                                                                             \
+#define take(p)                            \
+	({                                 \
+		__typeof__(p) take_ = (p); \
+		(p) = NULL;                \
+		take_;                     \
 	})
 
 #endif

@@ -13,8 +13,8 @@
 #include <stdint.h>
 
 struct job {
-	atomic_bool cancelled;		/* set by the watcher; async-signal-safe */
-	_Atomic uint64_t done, total;	/* bytes of guest data unless the operation says otherwise */
+	atomic_bool cancelled;        /* set by the watcher; async-signal-safe */
+	_Atomic uint64_t done, total; /* bytes of guest data unless the operation says otherwise */
 };
 
 static inline void job_total(struct job *job, uint64_t total)

@@ -9,9 +9,14 @@ complain() { echo "$*"; bad=1; }
 "$IMG" --completion-data >"$TMPDIR/data" || exit 1
 grep -q "^command" "$TMPDIR/data" || { echo "no commands in --completion-data"; exit 1; }
 
+# The page as text, without overstriking.
+rendered() { # PAGE
+	mandoc -T ascii -O width=2000 "$1" | sed 's/.\x08//g'
+}
+
 # The options that the rendered page names anywhere, one a line.
 named() { # PAGE
-	mandoc -T ascii -O width=2000 "$1" | col -b | grep -oE -- '(^|[^[:alnum:]-])(--[a-z][a-z-]+|-[A-Za-z])\b' |
+	rendered "$1" | grep -oE -- '(^|[^[:alnum:]-])(--[a-z][a-z-]+|-[A-Za-z])\b' |
 		grep -oE -- '-.*' | sort -u
 }
 
@@ -29,7 +34,7 @@ while IFS=$'\t' read -r _ cmd _; do
 	# Text may mention other commands' long options; the list of its own must not have strangers.
 	while read -r option; do
 		complain "$page: lists $option, which the command does not have"
-	done < <(mandoc -T ascii -O width=2000 "$page" | col -b | grep -oE -- '^ {5,}(-[A-Za-z]|--[a-z][a-z-]+)\b' |
+	done < <(rendered "$page" | grep -oE -- '^ {5,}(-[A-Za-z]|--[a-z][a-z-]+)\b' |
 		grep -oE -- '-.*' | sort -u | comm -23 - "$TMPDIR/table")
 done < <(grep "^command" "$TMPDIR/data")
 
