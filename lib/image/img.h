@@ -112,6 +112,7 @@ enum { CHECK_FIX_LEAKS = 1 << 0, CHECK_FIX_ERRORS = 1 << 1 };
 struct check_sink {
 	void (*line)(void *ctx, const char *text);
 	void *ctx;
+	uint64_t max_lines; /* of each kind of finding, then one that says so; 0: no limit */
 };
 
 /* What measure answers: bytes that a file of the format needs. */
