@@ -258,6 +258,20 @@ static int vet_head(struct img *img, const void *buf, size_t len, uint64_t off, 
 		       img->io.name, off);
 }
 
+static int write_once(struct img *img, const void *buf, size_t len, uint64_t off, struct err *err)
+{
+	int r = enter_change(img, err);
+
+	if (r < 0)
+		return r;
+	r = vet_head(img, buf, len, off, err);
+	if (r == 0)
+		r = img->fmt->place ? img_write_inner(img, buf, len, off, err)
+				    : io_pwrite(img->file, buf, len, off, err);
+	pthread_rwlock_unlock(&img->gate);
+	return r;
+}
+
 /* ---- members of img_ops ---- */
 
 int img_pwrite(struct io *io, const void *buf, size_t len, uint64_t off, struct err *err)
@@ -268,14 +282,10 @@ int img_pwrite(struct io *io, const void *buf, size_t len, uint64_t off, struct 
 	while (r == 0 && len) {
 		size_t n = (size_t)min_u64(len, MAX_PIECE);
 
-		r = enter_change(img, err);
-		if (r < 0)
-			return r;
-		r = vet_head(img, buf, n, off, err);
-		if (r == 0)
-			r = img->fmt->place ? img_write_inner(img, buf, n, off, err)
-					    : io_pwrite(img->file, buf, n, off, err);
-		pthread_rwlock_unlock(&img->gate);
+		r = write_once(img, buf, n, off, err);
+		/* What was freed since the last turn may be enough: once more after one. */
+		if (r == -ENOSPC && img->fmt->turn && img_turn(img, NULL) == 0)
+			r = write_once(img, buf, n, off, err);
 		buf = (const char *)buf + n;
 		off += n;
 		len -= n;
