@@ -124,7 +124,11 @@ int raw_build(struct io *file, const struct create_args *args, unsigned flags, s
 		return err_nomem(err, sizeof(*b), "a new image");
 	build_init(b, &raw_build_ops, file, round_up(args->size, SECTOR), 1);
 	b->max_size = INT64_MAX - SECTOR;
+	b->identity = true;
 	r = check_room(b, err);
+	/* Not longer and longer with each write: that would make writers wait for each other. */
+	if (r == 0 && (file->caps & IO_GROWS) && !(file->caps & IO_STREAM))
+		r = io_resize(file, b->size, err);
 	if (r == 0)
 		r = preallocate(b, mode, err);
 	if (r < 0) {

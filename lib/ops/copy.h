@@ -1,0 +1,53 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * The engine of convert: moves the guest data of one io to a new image or over an existing one.
+ *
+ *	plan	cuts the source into chunks along its map, in guest order, one ticket each
+ *	workers	pull chunks: read, look for zeros, compress, then wait for the ticket's turn
+ *		to get a place, and write
+ *
+ * Only the turn is serial, and it takes no more than the handing out of space: so the result is the
+ * same with any number of workers.
+ */
+#ifndef IMGKIT_OPS_COPY_H
+#define IMGKIT_OPS_COPY_H
+
+#include "image/build.h"
+#include "image/img.h"
+
+struct copy_args {
+	/* Source. Its size is io_size, or unknown for an IO_STREAM (read with stream_read). */
+	struct io *src;
+	/* NULL: everything. Else src is this image, and only what its own layer holds is copied: the
+	 * target has a backing file with the rest, of backing_size bytes. */
+	struct img *layer;
+	uint64_t backing_size;
+
+	/* Target: one of the two. dst may be larger than src. */
+	struct build *build;
+	struct io *dst;
+	bool dst_zero; /* what is not written reads as zeros, or, with layer, as the backing */
+
+	uint64_t sparse;  /* shortest run of zeros that is not written, bytes; 0: write them all */
+	bool compress;    /* needs build */
+	int level;        /* of compression; 0: default */
+	bool narrow;      /* deflate with a 4 KiB window */
+	bool unordered;   /* give out places as the workers come: faster, not reproducible */
+	bool offload;     /* let the kernel copy, without looking for zeros */
+	bool salvage;     /* what cannot be read becomes zeros */
+	unsigned workers; /* 0: as many as CPUs */
+	uint64_t rate;    /* bytes of guest data per second; 0: no limit */
+
+	/* What salvage could not read, a line each; from one thread at a time. May be NULL. */
+	void (*warn)(void *ctx, const char *text);
+	void *warn_ctx;
+};
+
+/*
+ * Copies; with build, up to and including build_finish. -ECANCELED when job was cancelled; what
+ * reading and writing fail with, the text beginning "error while reading at byte N". The first
+ * error stops all workers. job counts guest bytes.
+ */
+int copy_run(const struct copy_args *args, struct job *job, struct err *err);
+
+#endif

@@ -1,0 +1,116 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* Private to lib/ops/copy*.c. */
+#ifndef IMGKIT_OPS_COPY_IMPL_H
+#define IMGKIT_OPS_COPY_IMPL_H
+
+#include "ops/copy.h"
+
+/* ---- copy_plan.c: cutting the source into chunks ---- */
+
+struct chunk {
+	uint64_t ticket; /* counted from 0 without gaps */
+	uint64_t off;    /* guest bytes, multiple of plan.align */
+	uint64_t len;    /* bytes, the same except at the end of the disk */
+	bool zero;       /* reads as zeros */
+};
+
+/* Not thread-safe: the engine locks it. */
+struct plan {
+	struct io *src;
+	struct img *layer;
+	uint64_t backing_size;
+	bool stream;
+	bool all_data;   /* zeros are data too */
+	bool want_zeros; /* hand out zero chunks; otherwise they are passed over */
+	bool salvage;    /* a map that fails means data */
+	uint64_t align;  /* chunks begin here */
+	uint64_t chunk;  /* largest data chunk, multiple of align */
+	struct job *job; /* advanced for what is passed over */
+
+	uint64_t size, pos, tickets;
+	struct extent ext; /* where pos is, when len > 0 */
+};
+
+/*
+ * The next chunk. 1: there is one; 0: the end; -errno. With a stream the data is read into buf (of
+ * plan.chunk bytes) at once, and size grows as it comes.
+ */
+int plan_next(struct plan *p, struct chunk *c, void *buf, struct err *err);
+
+/* ---- copy.c: the engine ---- */
+
+/* A part of a chunk as it goes to the target. */
+enum run_kind {
+	RUN_ZERO,
+	RUN_DATA,  /* whole units */
+	RUN_CODED, /* one unit, compressed */
+};
+struct run {
+	enum run_kind kind;
+	uint64_t off;             /* guest bytes */
+	uint64_t len;             /* guest bytes */
+	const unsigned char *mem; /* data or coded bytes */
+	uint64_t mem_len;
+	uint64_t host;
+};
+
+struct copy {
+	const struct copy_args *args;
+	struct job *job;
+	struct io *out;        /* where data is written: build->file or dst */
+	uint64_t unit;         /* bytes: places are given in these */
+	uint64_t granule;      /* bytes: zeros are looked for in these */
+	uint64_t min_zero;     /* bytes: shortest run of zeros that is not written */
+	bool skip_zeros;       /* places read as zeros before they are written */
+	bool allocate;         /* reserve space before writing: see copy_write.c */
+	bool any_order;        /* places do not depend on the order */
+	bool write_in_turn;    /* writing has to be in order too */
+	bool placing, writing; /* two passes for streams: places first, data later */
+	uint64_t placed;       /* bytes of all runs that were placed; second pass: so far again */
+	size_t cap;            /* bytes of a worker's buffer: a chunk, rounded up to units */
+	atomic_bool offload;   /* still worth trying */
+
+	pthread_mutex_t plan_lock;
+	struct plan plan;
+
+	pthread_mutex_t turn_lock;
+	pthread_cond_t turn_cond;
+	uint64_t turn;    /* under turn_lock: the ticket whose turn it is */
+	atomic_bool stop; /* somebody failed */
+
+	pthread_mutex_t rate_lock;
+	uint64_t rate_next; /* CLOCK_MONOTONIC ns: when the next chunk may start */
+
+	pthread_mutex_t warn_lock;
+};
+
+struct worker {
+	struct copy *copy;
+	unsigned char *buf; /* cap bytes: the chunk */
+	unsigned char *out; /* cap bytes: what was compressed; NULL without */
+	struct codec_encoder *encoder;
+	struct run *run; /* of the chunk */
+	size_t n_runs;
+};
+
+/* copy_read.c: fills w->buf, padded with zeros to whole units. */
+int copy_read(struct worker *w, const struct chunk *c, struct err *err);
+
+/* copy_scan.c: cuts a chunk that was read into runs. */
+int copy_scan(struct worker *w, const struct chunk *c, struct err *err);
+/* Length of the run of equal kind (*zero) at `at` of a buffer, by granules. */
+size_t copy_same(const struct copy *copy, const unsigned char *buf, size_t at, size_t len,
+		 bool *zero);
+
+/* copy_write.c: places and writes the runs of a worker. */
+int copy_place(struct worker *w, struct err *err);
+int copy_write(struct worker *w, struct err *err);
+/* A whole chunk of zeros. */
+int copy_zero(struct copy *copy, const struct chunk *c, struct err *err);
+/* Prepares the target before the first chunk. */
+int copy_prepare_target(struct copy *copy, struct err *err);
+
+/* copy_offload.c: the kernel copies a chunk that was placed as one run; false: it cannot. */
+bool copy_offload(struct worker *w, const struct chunk *c);
+
+#endif

@@ -1,0 +1,164 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+/*
+ * Cutting the source into chunks along its map.
+ *
+ * The map is walked once, in guest order. Holes of whole units are passed over; small ones stay
+ * inside a chunk, since one large write is cheaper than two with a gap. Where a format says "data"
+ * the file below may still have a hole (preallocated images): it is asked too.
+ */
+#include "ops/copy_impl.h"
+
+#include <errno.h>
+
+#include "base/bytes.h"
+#include "io/stream.h"
+
+#define MIN_GAP  (256 * KiB) /* a hole that ends a chunk */
+#define MAX_ZERO (1 * GiB)   /* length of a zero chunk: now and then somebody looks at cancel */
+
+enum class { IS_DATA, IS_ZERO, IS_KEPT }; /* KEPT: stays as the backing file has it */
+
+static enum class classify(const struct plan *p) {
+	const struct extent *e = &p->ext;
+
+	if (p->layer && e->kind == EXT_ABSENT) return IS_KEPT;
+	if (p->layer && e->kind == EXT_ZERO &&
+	    e->off >= p->backing_size) return IS_KEPT; /* zeros anyway */
+	if (p->all_data || e->kind == EXT_DATA || e->kind == EXT_CODED) return IS_DATA;
+	return IS_ZERO;
+}
+
+/* A hole of the file under stored data reads as zeros. */
+static int look_below(struct plan *p, struct err *err)
+{
+	struct extent *e = &p->ext, below;
+	uint64_t end;
+	int r;
+
+	if (e->kind != EXT_DATA || !e->io || e->io == p->src || !add_ok(e->host, e->len, &end) ||
+	    end > io_size(e->io))
+		return 0;
+	r = io_map(e->io, e->host, e->len, &below, err);
+	if (r < 0)
+		return r;
+	e->len = below.len;
+	if (below.kind == EXT_ZERO)
+		e->kind = EXT_ZERO;
+	return 0;
+}
+
+/* Makes ext the extent at `at`. */
+static int find_extent(struct plan *p, uint64_t at, struct err *err)
+{
+	struct extent *e = &p->ext;
+	int r;
+
+	if (at >= e->off && at - e->off < e->len)
+		return 0;
+	if (p->layer)
+		r = img_map_layer(p->layer, at, p->size - at, e, err);
+	else
+		r = io_map(p->src, at, p->size - at, e, err);
+	if (r == 0)
+		r = look_below(p, err);
+	if (r < 0 && p->salvage) {
+		*e = (struct extent){.kind = EXT_DATA, .off = at};
+		e->len = min_u64(p->align, p->size - at);
+		return 0;
+	}
+	if (r < 0) {
+		e->len = 0;
+		return err_ctx(err, r, "error while reading block status at offset %llu",
+			       (unsigned long long)at);
+	}
+	/* Zeros that begin before the end of the target's backing file and go on behind it. */
+	if (p->layer && e->kind == EXT_ZERO && at < p->backing_size)
+		e->len = min_u64(e->len, p->backing_size - at);
+	return 0;
+}
+
+/* The end of ext, cut to whole units unless it is the end of the disk. */
+static uint64_t end_in_units(const struct plan *p)
+{
+	uint64_t end = p->ext.off + p->ext.len;
+
+	return end >= p->size ? p->size : round_down(end, p->align);
+}
+
+/* How far the data chunk that begins at pos goes. */
+static int data_end(struct plan *p, uint64_t *end, struct err *err)
+{
+	uint64_t limit = min_u64(p->size, p->pos + p->chunk), at = p->pos;
+
+	while (at < limit) {
+		enum class what;
+		uint64_t start, stop;
+		int r = find_extent(p, at, err);
+
+		if (r < 0)
+			return r;
+		what = classify(p);
+		start = round_up(at, p->align);
+		stop = end_in_units(p);
+		if (what != IS_DATA && start > p->pos && start < limit && stop > start &&
+		    (what == IS_KEPT || stop - start >= MIN_GAP)) {
+			limit = start;
+			break;
+		}
+		at = p->ext.off + p->ext.len;
+	}
+	*end = limit;
+	return 0;
+}
+
+static int read_stream(struct plan *p, struct chunk *c, void *buf, struct err *err)
+{
+	size_t got;
+	int r = stream_read(p->src, buf, p->chunk, &got, err);
+
+	if (r < 0)
+		return err_ctx(err, r, "error while reading at byte %llu",
+			       (unsigned long long)p->pos);
+	if (!got)
+		return 0;
+	*c = (struct chunk){.ticket = p->tickets++, .off = p->pos, .len = got};
+	p->pos += got;
+	p->size = p->pos;
+	return 1;
+}
+
+int plan_next(struct plan *p, struct chunk *c, void *buf, struct err *err)
+{
+	if (p->stream)
+		return read_stream(p, c, buf, err);
+	while (p->pos < p->size) {
+		uint64_t end;
+		enum class what;
+		int r = find_extent(p, p->pos, err);
+
+		if (r < 0)
+			return r;
+		what = classify(p);
+		end = end_in_units(p);
+		if (what == IS_DATA || end <= p->pos) {
+			r = data_end(p, &end, err);
+			if (r < 0)
+				return r;
+			*c = (struct chunk){.ticket = p->tickets++,
+					    .off = p->pos,
+					    .len = end - p->pos};
+			p->pos = end;
+			return 1;
+		}
+		*c = (struct chunk){.off = p->pos, .len = end - p->pos, .zero = true};
+		if (what == IS_ZERO && p->want_zeros) {
+			c->ticket = p->tickets++;
+			c->len = min_u64(c->len, MAX_ZERO);
+			p->pos += c->len;
+			return 1;
+		}
+		job_advance(p->job, c->len);
+		p->pos = end;
+	}
+	return 0;
+}

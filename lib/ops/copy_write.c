@@ -1,0 +1,208 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+/*
+ * Placing and writing what a chunk consists of.
+ *
+ * On ext4, space is reserved just before it is written: a buffered write into space that is not
+ * allocated yet costs this file system one reservation per block, which is more than the copy of
+ * the data (measured: 0.35 s against 0.23 s for 1.7 GiB). Other file systems reserve in larger
+ * pieces by themselves, and some take it as a wish to fill the space with zeros.
+ */
+#include <errno.h>
+#include <inttypes.h>
+#include <linux/magic.h>
+#include <sys/vfs.h>
+
+#include "base/bytes.h"
+#include "io/file.h"
+#include "ops/copy_impl.h"
+
+#define MIN_ALLOCATE (128 * KiB) /* smaller writes are not worth a system call more */
+
+static bool allocation_pays(struct io *io)
+{
+	struct statfs fs;
+
+	return io_is_file(io) && (io->caps & IO_GROWS) && fstatfs(file_fd(io), &fs) == 0 &&
+	       fs.f_type == EXT4_SUPER_MAGIC;
+}
+
+/* A target that holds something already: zeros where nothing will be written, if that is cheap. */
+static int clear_target(struct copy *copy, struct err *err)
+{
+	struct io *out = copy->out;
+	int r = io_zero(out, 0, io_size(out), IO_ZERO_UNMAP | IO_ZERO_FAST, err);
+
+	copy->plan.want_zeros = r < 0;
+	copy->skip_zeros = r == 0;
+	return r == -ENOTSUP ? 0 : r;
+}
+
+static int prepare_build(struct copy *copy, struct err *err)
+{
+	struct build *b = copy->args->build;
+	bool fresh = copy->out->caps & IO_GROWS;
+
+	copy->any_order = b->identity || b->preallocated;
+	copy->write_in_turn = copy->out->caps & IO_STREAM;
+	copy->skip_zeros = fresh || b->preallocated;
+	copy->allocate = fresh && !b->preallocated && allocation_pays(copy->out);
+	copy->plan.want_zeros = copy->args->layer != NULL;
+	if (copy->write_in_turn)
+		copy->any_order = false;
+	/* A device under a raw image holds what it held before. */
+	return b->identity && !copy->skip_zeros ? clear_target(copy, err) : 0;
+}
+
+static int prepare_image(struct copy *copy, struct err *err)
+{
+	struct img *img = io_is_img(copy->out) ? io_img(copy->out) : NULL;
+	bool allocates = img && img->fmt->place;
+
+	copy->any_order = !allocates;
+	copy->write_in_turn = allocates;
+	copy->skip_zeros = copy->args->dst_zero;
+	copy->plan.want_zeros = !copy->args->dst_zero;
+	if (copy->args->dst_zero || copy->args->layer || (img && img->backing))
+		return 0;
+	return clear_target(copy, err);
+}
+
+int copy_prepare_target(struct copy *copy, struct err *err)
+{
+	int r = copy->args->build ? prepare_build(copy, err) : prepare_image(copy, err);
+
+	if (copy->args->unordered && !(copy->out->caps & IO_STREAM)) {
+		copy->any_order = true;
+		copy->write_in_turn = false;
+	}
+	/* "Write all zeros" goes before "zeros are there". The kernel needs zeros to be there. */
+	if (!copy->min_zero)
+		copy->skip_zeros = false;
+	if (!copy->skip_zeros || copy->write_in_turn || copy->args->compress)
+		atomic_store(&copy->offload, false);
+	return r;
+}
+
+/* ---- places ---- */
+
+static int write_failed(const struct run *run, int r, struct err *err)
+{
+	return err_ctx(err, r, "error while writing at byte %" PRIu64, run->off);
+}
+
+/* Units that have to read as zeros. */
+static int zero_run(struct copy *copy, uint64_t off, uint64_t len, struct err *err)
+{
+	struct build *b = copy->args->build;
+	uint64_t host;
+	int r;
+
+	if (!b || b->identity)
+		return io_zero(copy->out, off, min_u64(len, io_size(copy->out) - off),
+			       IO_ZERO_UNMAP, err);
+	r = build_zero(b, off, round_up(len, b->unit), err);
+	if (r != -ENOTSUP)
+		return r;
+	/* A format without such marks: zeros as data. */
+	len = round_up(len, b->unit);
+	r = build_reserve(b, off, len, &host, err);
+	return r < 0 ? r : io_zero(copy->out, host, len, 0, err);
+}
+
+static int place_run(struct copy *copy, struct run *run, struct err *err)
+{
+	struct build *b = copy->args->build;
+
+	if (run->kind == RUN_ZERO)
+		return copy->plan.want_zeros ? zero_run(copy, run->off, run->len, err) : 0;
+	if (!copy->placing) { /* they lie one behind the other */
+		run->host = copy->placed + b->data_start;
+		copy->placed += run->len;
+		return 0;
+	}
+	copy->placed += run->len;
+	run->host = run->off;
+	if (!b)
+		return 0;
+	if (run->kind == RUN_CODED)
+		return build_reserve_coded(b, run->off, run->mem_len, &run->host, err);
+	return build_reserve(b, run->off, run->len, &run->host, err);
+}
+
+int copy_place(struct worker *w, struct err *err)
+{
+	for (size_t i = 0; i < w->n_runs; i++) {
+		int r = place_run(w->copy, &w->run[i], err);
+
+		if (r < 0)
+			return write_failed(&w->run[i], r, err);
+	}
+	return 0;
+}
+
+int copy_zero(struct copy *copy, const struct chunk *c, struct err *err)
+{
+	const struct run run = {.off = c->off};
+	int r = zero_run(copy, c->off, c->len, err);
+
+	return r < 0 ? write_failed(&run, r, err) : 0;
+}
+
+/* ---- data ---- */
+
+static int write_at(struct copy *copy, const void *mem, size_t len, uint64_t host, struct err *err)
+{
+	int r = 0;
+
+	/* The last unit of an image that was there before may be cut short. */
+	if (!copy->args->build)
+		len = (size_t)min_u64(len, io_size(copy->out) - host);
+	if (copy->allocate && len >= MIN_ALLOCATE)
+		r = file_allocate(copy->out, host, len, err);
+	return r < 0 && r != -ENOTSUP ? r : io_pwrite(copy->out, mem, len, host, err);
+}
+
+/* Parts of a data run that are zeros stay holes. */
+static int write_sparse(struct copy *copy, const struct run *run, struct err *err)
+{
+	size_t at = 0;
+	int r = 0;
+
+	while (r == 0 && at < run->mem_len) {
+		bool zero;
+		size_t n = copy_same(copy, run->mem, at, run->mem_len, &zero);
+
+		if (!zero)
+			r = write_at(copy, run->mem + at, n, run->host + at, err);
+		at += n;
+	}
+	return r;
+}
+
+int copy_write(struct worker *w, struct err *err)
+{
+	struct copy *copy = w->copy;
+	bool sparse = copy->skip_zeros && copy->unit > copy->granule;
+	size_t i = 0;
+
+	while (i < w->n_runs) {
+		const struct run *run = &w->run[i++];
+		uint64_t len = run->mem_len;
+		int r;
+
+		if (run->kind == RUN_ZERO)
+			continue;
+		/* Neighbours here and there: compressed units above all. */
+		while (i < w->n_runs && !(sparse && run->kind == RUN_DATA) &&
+		       w->run[i].kind == run->kind && w->run[i].mem == run->mem + len &&
+		       w->run[i].host == run->host + len)
+			len += w->run[i++].mem_len;
+		if (sparse && run->kind == RUN_DATA)
+			r = write_sparse(copy, run, err);
+		else
+			r = write_at(copy, run->mem, (size_t)len, run->host, err);
+		if (r < 0)
+			return write_failed(run, r, err);
+	}
+	return 0;
+}
