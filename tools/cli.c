@@ -408,16 +408,38 @@ bool cli_driver(const struct cli *cli, const char *path, const char *name)
 	return false;
 }
 
+/* The text after "PREFIX", or the whole text when it does not begin so. */
+static const char *after(const char *text, const char *prefix)
+{
+	size_t n = strlen(prefix);
+
+	return strncmp(text, prefix, n) == 0 ? text + n : text;
+}
+
 void cli_open_error(const struct cli *cli, const char *path, const struct err *err)
 {
-	CLEANUP_FREE char *prefix = NULL;
+	CLEANUP_FREE char *prefix = NULL, *name = NULL;
+	const char *text = err->msg;
 
 	/* The peer says it twice, once per layer; one is enough for people. */
-	if (!cli->peer && asprintf(&prefix, "Could not open '%s': ", path) > 0 &&
-	    strncmp(err->msg, prefix, strlen(prefix)) == 0)
-		cli_error(cli, "%s", err->msg);
-	else
-		cli_error(cli, "Could not open '%s': %s", path, err->msg);
+	if (!cli->peer && asprintf(&prefix, "Could not open '%s': ", path) > 0)
+		text = after(text, prefix);
+	if (asprintf(&name, "%s: ", path) > 0)
+		text = after(text, name);
+	cli_error(cli, "Could not open '%s': %s", path, text);
+}
+
+/* The peer does not let a guest write a magic into an image that it took for raw, and says so. */
+static void warn_probed_raw(const struct img *img, const struct img_open_args *args)
+{
+	if (!img->probed || !(args->flags & IMG_RDWR) || strcmp(img->fmt->name, "raw") != 0)
+		return;
+	fprintf(stderr,
+		"WARNING: Image format was not specified for '%s' and probing guessed raw.\n"
+		"         Automatically detecting the format is dangerous for raw images, write "
+		"operations on block 0 will be restricted.\n"
+		"         Specify the 'raw' format explicitly to remove the restrictions.\n",
+		args->path);
 }
 
 struct img *cli_open(const struct cli *cli, const struct img_open_args *args)
@@ -431,5 +453,7 @@ struct img *cli_open(const struct cli *cli, const struct img_open_args *args)
 		cli_open_error(cli, args->path, &err);
 		return NULL;
 	}
+	if (cli->peer)
+		warn_probed_raw(img, args);
 	return img;
 }

@@ -151,6 +151,14 @@ void cli_help_all(const struct cli *cli)
 	       PEER_VERSION);
 }
 
+static void print_option_data(const struct cmd *cmd, const struct cmd_opt *o)
+{
+	char letter[3] = {'-', o->id < CLI_LONG ? (char)o->id : '\0'};
+
+	printf("option\t%s\t%s\t%s%s\t%s\t%s\n", cmd->name, letter, o->name ? "--" : "-",
+	       o->name ? o->name : "", o->arg ? o->arg : "-", o->help);
+}
+
 /*
  * Everything that the bash completion and the test of the man pages need to know, one fact per
  * line, fields separated by tabs; a field that is not there is "-".

@@ -171,6 +171,19 @@ static int change(const struct cli *cli, const struct snapshot_cmd *c)
 	return r < 0 ? report(cli, c, r, &err) : 0;
 }
 
+/* The peer, told nothing, opens the image for writing and closes it. */
+static int touch(const struct cli *cli, const struct snapshot_cmd *c)
+{
+	struct img_open_args open = c->open;
+	struct img *img;
+
+	open.flags |= IMG_RDWR;
+	img = cli_open(cli, &open);
+	if (img)
+		io_close(&img->io);
+	return img ? 0 : 1;
+}
+
 static bool set_action(struct cli *cli, struct snapshot_cmd *c, int id)
 {
 	if (c->action) {
@@ -220,6 +233,8 @@ static int run(struct cli *cli)
 	}
 	if (args != 1)
 		return cli_usage(cli, "Expecting one image file name");
+	if (cli->peer && !c.action)
+		return touch(cli, &c);
 	return c.action && c.action != 'l' ? change(cli, &c) : list(cli, &c);
 }
 
