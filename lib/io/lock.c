@@ -46,8 +46,8 @@ static int conflict(const char *path, const char *what, const char *name, struct
 		       what, name, path);
 }
 
-/* Locks base+n for every bit n of perms. 0, or -errno without text. */
-static int lock_bytes(int fd, int base, unsigned perms)
+/* Locks base+n for every bit n of perms. */
+static int lock_bytes(int fd, const char *path, int base, unsigned perms, struct err *err)
 {
 	for (int n = 0; n < PERMS; n++) {
 		struct flock fl = byte_lock(F_RDLCK, base + n);
@@ -58,8 +58,14 @@ static int lock_bytes(int fd, int base, unsigned perms)
 		do
 			r = fcntl(fd, F_OFD_SETLK, &fl);
 		while (r < 0 && errno == EINTR);
-		if (r < 0)
-			return -errno;
+		if (r == 0)
+			continue;
+		if (errno != EAGAIN && errno != EACCES)
+			return err_sys(err, errno, "Failed to lock byte %d of '%s'", base + n,
+				       path);
+		return err_set(err, EBUSY,
+			       "Failed to lock byte %d\nIs another process using the image [%s]?",
+			       base + n, path);
 	}
 	return 0;
 }
@@ -86,15 +92,11 @@ int file_lock(int fd, const char *path, unsigned flags, struct err *err)
 	else if (flags & FILE_SHARE_WRITE)
 		deny = 0;
 
-	r = lock_bytes(fd, BYTE_IN_USE, use);
+	r = lock_bytes(fd, path, BYTE_IN_USE, use, err);
 	if (r == 0)
-		r = lock_bytes(fd, BYTE_DENIED, deny);
-	if (r == -EAGAIN || r == -EACCES)
-		return err_set(err, EBUSY,
-			       "Failed to lock the image\nIs another process using the image [%s]?",
-			       path);
+		r = lock_bytes(fd, path, BYTE_DENIED, deny, err);
 	if (r < 0)
-		return is_unsupported(-r) ? 0 : err_sys(err, -r, "Failed to lock '%s'", path);
+		return is_unsupported(-r) ? 0 : r;
 
 	n = find_holder(fd, BYTE_DENIED, use);
 	if (n >= 0)

@@ -3,6 +3,9 @@
 /* io/file: O_DIRECT with requests of any alignment, and block devices (a loop device, as root). */
 #include "filetest.h"
 
+#include <malloc.h>
+#include <sched.h>
+
 #include "base/work.h"
 
 /* ---- O_DIRECT ---- */
@@ -75,17 +78,37 @@ static void direct_takes_any_request(void **state)
 	free(buf);
 }
 
-/* Worker w owns bytes w, w+8, … of 100-byte pieces: neighbours share every block. */
+/* The gap between the old end and a write in the same block; fresh memory is not zero here. */
+static void direct_gaps_read_as_zeros(void **state)
+{
+	struct io *io = make_direct("gap");
+
+	(void)state;
+	if (!io)
+		skip();
+	mallopt(M_PERTURB, 0xaa);
+	fill(io, 0, 10, 'x');
+	fill(io, 300, 10, 'y');
+	fill(io, 10000, 10, 'z');
+	mallopt(M_PERTURB, 0);
+	assert_int_equal(io_size(io), 10010);
+	check_bytes(io, 0, 10, 'x');
+	check_bytes(io, 10, 290, 0);
+	check_bytes(io, 300, 10, 'y');
+	check_bytes(io, 310, 9690, 0);
+	io_close(io);
+}
+
+/* Worker w owns pieces w, w+4, … of 100 bytes: neighbours share every block. */
 static int write_interleaved(void *ctx, unsigned worker, struct err *err)
 {
 	struct io *io = ctx;
 	char buf[100];
 
 	memset(buf, (int)('a' + worker), sizeof(buf));
-	for (unsigned i = 0; i < 60; i++) {
+	for (unsigned i = 0; i < 400; i++) {
 		uint64_t off = (uint64_t)(i * 4 + worker) * 100;
-		int r = i % 10 == 9 ? io_zero(io, off, 100, 0, err)
-				    : io_pwrite(io, buf, 100, off, err);
+		int r = i % 2 ? io_zero(io, off, 100, 0, err) : io_pwrite(io, buf, 100, off, err);
 
 		if (r < 0)
 			return r;
@@ -102,9 +125,9 @@ static void direct_threads_share_blocks(void **state)
 	if (!io)
 		skip();
 	ok(work_run(4, write_interleaved, io, &e), &e);
-	assert_int_equal(io_size(io), 24000);
-	for (unsigned i = 0; i < 240; i++)
-		check_bytes(io, i * 100, 100, i / 4 % 10 == 9 ? 0 : (int)('a' + i % 4));
+	assert_int_equal(io_size(io), 160000);
+	for (unsigned i = 0; i < 1600; i++)
+		check_bytes(io, i * 100, 100, i / 4 % 2 ? 0 : (int)('a' + i % 4));
 	io_close(io);
 	assert_int_equal(truncate("shared", 1000), 0);
 	ok(file_open("shared", FILE_DIRECT, &io, &e), &e);
@@ -114,7 +137,38 @@ static void direct_threads_share_blocks(void **state)
 
 		fails(io_pread(io, buf, 200, 600, &e), -EIO, &e, "the file ends before");
 	}
-	check_bytes(io, 600, 100, (int)('a' + 6 % 4));
+	check_bytes(io, 600, 100, 0);
+	io_close(io);
+}
+
+/* Worker 0 changes bytes 0 … 99 of a block; while it does, worker 1 zeros 100 … 199. */
+static int change_one_block(void *ctx, unsigned worker, struct err *err)
+{
+	char buf[100];
+
+	memset(buf, 'b', sizeof(buf));
+	if (worker == 0)
+		return io_pwrite(ctx, buf, sizeof(buf), 0, err);
+	while (!fake.lingering)
+		sched_yield();
+	return io_zero(ctx, 100, 100, IO_ZERO_UNMAP, err);
+}
+
+static void direct_zero_waits_for_the_block(void **state)
+{
+	struct io *io = make_direct("waiting");
+	struct err e = {0};
+
+	(void)state;
+	if (!io)
+		skip();
+	fill(io, 0, 8192, 'a');
+	fake.linger_us = 100000;
+	ok(work_run(2, change_one_block, io, &e), &e);
+	fake.linger_us = 0;
+	check_bytes(io, 0, 100, 'b');
+	check_bytes(io, 100, 100, 0);
+	check_bytes(io, 200, 7992, 'a');
 	io_close(io);
 }
 
@@ -179,7 +233,9 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(direct_takes_any_request),
+		cmocka_unit_test(direct_gaps_read_as_zeros),
 		cmocka_unit_test(direct_threads_share_blocks),
+		cmocka_unit_test(direct_zero_waits_for_the_block),
 		cmocka_unit_test(block_device),
 	};
 

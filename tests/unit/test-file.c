@@ -48,6 +48,34 @@ static void open_errors_name_the_file(void **state)
 	fails(file_open("loop", 0, &io, &e), -ELOOP, &e, "loop");
 }
 
+static bool stat_lies; /* says "regular file" of everything */
+
+int fstatat(int dir, const char *path, struct stat *st, int flags)
+{
+	if (stat_lies) {
+		memset(st, 0, sizeof(*st));
+		st->st_mode = S_IFREG;
+		return 0;
+	}
+	return (int)syscall(SYS_newfstatat, dir, path, st, flags);
+}
+
+/* A FIFO that takes the place of a file after it was looked at. */
+static void open_does_not_block(void **state)
+{
+	struct err e = {0};
+	struct io *io;
+
+	(void)state;
+	be_honest();
+	assert_int_equal(mkfifo("swapped", 0600), 0);
+	stat_lies = true;
+	alarm(30);
+	fails(file_open("swapped", 0, &io, &e), -EINVAL, &e, "it is a FIFO");
+	alarm(0);
+	stat_lies = false;
+}
+
 /* None of them may block, and a device is not even opened. */
 static void only_files_and_block_devices(void **state)
 {
@@ -190,6 +218,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(create_does_not_overwrite),
 		cmocka_unit_test(open_errors_name_the_file),
+		cmocka_unit_test(open_does_not_block),
 		cmocka_unit_test(only_files_and_block_devices),
 		cmocka_unit_test(descriptors_can_be_wrapped),
 		cmocka_unit_test(gaps_read_as_zeros),

@@ -26,13 +26,21 @@ static void holes_are_mapped(void **state)
 		assert_true(x.kind == EXT_DATA && x.len == 4096);
 	}
 	assert_true(fake.seeks <= 2);
+	assert_string_equal(map_text(io), "Z0+131072 D131072+65536 Z196608+851968");
 	/* What is remembered ends with the data. */
+	ok(io_map(io, 128 * KiB, 4096, &x, &e), &e);
 	ok(io_discard(io, 128 * KiB, 32 * KiB, &e), &e);
+	ok(io_map(io, 128 * KiB, 4096, &x, &e), &e);
+	assert_int_equal(x.kind, EXT_ZERO);
 	assert_string_equal(map_text(io), "Z0+163840 D163840+32768 Z196608+851968");
+	ok(io_map(io, 160 * KiB, 4096, &x, &e), &e);
 	ok(io_zero(io, 160 * KiB, 32 * KiB, IO_ZERO_UNMAP, &e), &e);
+	ok(io_map(io, 160 * KiB, 4096, &x, &e), &e);
+	assert_int_equal(x.kind, EXT_ZERO);
 	assert_string_equal(map_text(io), "Z0+1048576");
 	fill(io, 0, 4096, 'x');
 	assert_string_equal(map_text(io), "D0+4096 Z4096+1044480");
+	ok(io_map(io, 0, 4096, &x, &e), &e);
 	ok(io_resize(io, 0, &e), &e);
 	ok(io_resize(io, 4096, &e), &e);
 	assert_string_equal(map_text(io), "Z0+4096");
