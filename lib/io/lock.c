@@ -46,7 +46,7 @@ static int conflict(const char *path, const char *what, const char *name, struct
 		       what, name, path);
 }
 
-/* Locks base+n for every bit n of perms. */
+/* Locks base+n for every bit n of perms. 1: the file system has no locks. */
 static int lock_bytes(int fd, const char *path, int base, unsigned perms, struct err *err)
 {
 	for (int n = 0; n < PERMS; n++) {
@@ -60,6 +60,8 @@ static int lock_bytes(int fd, const char *path, int base, unsigned perms, struct
 		while (r < 0 && errno == EINTR);
 		if (r == 0)
 			continue;
+		if (is_unsupported(errno))
+			return 1;
 		if (errno != EAGAIN && errno != EACCES)
 			return err_sys(err, errno, "Failed to lock byte %d of '%s'", base + n,
 				       path);
@@ -96,7 +98,9 @@ int file_lock(int fd, const char *path, unsigned flags, struct err *err)
 	if (r == 0)
 		r = lock_bytes(fd, path, BYTE_DENIED, deny, err);
 	if (r < 0)
-		return is_unsupported(-r) ? 0 : r;
+		return r;
+	if (r > 0)
+		return 0;
 
 	n = find_holder(fd, BYTE_DENIED, use);
 	if (n >= 0)
