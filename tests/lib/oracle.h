@@ -1,0 +1,54 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * A second, independent reader of qcow2 files: the judge of the crash sweep. It shares no code with
+ * the driver and its check, works on the bytes of a file in memory, and is made for speed: a small
+ * image is judged in some microseconds.
+ */
+#ifndef IMGKIT_TESTS_ORACLE_H
+#define IMGKIT_TESTS_ORACLE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+struct oracle {
+	/* The file. */
+	const unsigned char *p;
+	uint64_t len;
+	/* Its header. */
+	unsigned version, cluster_bits, refcount_order;
+	uint64_t cluster, size, l1, reftable, snapshots;
+	uint32_t l1_size, reftable_clusters, n_snapshots;
+	bool dirty, corrupt_bit;
+	/* References that were counted, by host cluster. */
+	uint32_t *refs;
+	uint64_t n_refs, cap_refs;
+	/* What was found. */
+	unsigned errors;         /* refcount < references, pointers that cannot be */
+	unsigned leaks;          /* clusters with refcount > references */
+	unsigned copied_wrong;   /* COPIED where the refcount is not 1 */
+	unsigned copied_missing; /* refcount 1 without COPIED, in the active tree */
+	char text[200];          /* the first error or wrong flag */
+};
+
+/* Judges the file. False when the header cannot be understood (text says why). */
+bool oracle_judge(struct oracle *o, const unsigned char *p, uint64_t len);
+void oracle_free(struct oracle *o);
+
+enum place_kind { PLACE_NONE, PLACE_ZERO, PLACE_DATA, PLACE_CODED };
+struct place {
+	enum place_kind kind;
+	uint64_t host; /* PLACE_DATA: of the very byte; PLACE_CODED: the L2 entry */
+};
+/* Where guest byte `off` is, by the L1 table at l1 (l1_size entries). After oracle_judge. */
+struct place oracle_place(const struct oracle *o, uint64_t l1, uint32_t l1_size, uint64_t off);
+
+/* Entry i of the snapshot table. False when there is no such. */
+struct oracle_snapshot {
+	uint64_t l1, disk_size;
+	uint32_t l1_size;
+	char name[32]; /* cut when longer */
+};
+bool oracle_snapshot(const struct oracle *o, unsigned i, struct oracle_snapshot *s);
+
+#endif
