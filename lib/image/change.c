@@ -114,6 +114,17 @@ int img_snapshot_find(struct img *img, const char *text, unsigned *index, struct
 	return err_set(err, ENOENT, "%s: there is no snapshot '%s'", img->io.name, text);
 }
 
+static int settle_for_check(struct img *img, struct err *err)
+{
+	int r = img_check_broken(img, err);
+
+	if (r < 0 || !img->fmt->settle)
+		return r;
+	r = img->fmt->settle(img, err);
+	img_note_failure(img, r);
+	return r;
+}
+
 int img_check(struct img *img, unsigned fix, struct check_result *res,
 	      const struct check_sink *sink, struct job *job, struct err *err)
 {
@@ -124,7 +135,11 @@ int img_check(struct img *img, unsigned fix, struct check_result *res,
 		return err_set(err, ENOTSUP, "%s: the format '%s' does not support checks",
 			       img->io.name, img->fmt->name);
 	pthread_rwlock_wrlock(&img->gate);
-	r = img->io.caps & IO_RDONLY || !img->fmt->turn ? 0 : img->fmt->turn(img, err);
+	/*
+	 * The check reads the file: what was changed must be there, lazy refcounts too. An image
+	 * that is as it was found stays so: its dirty bit is for the repair to clear.
+	 */
+	r = atomic_load(&img->unsettled) ? settle_for_check(img, err) : 0;
 	if (r == 0)
 		r = img->fmt->check(img, fix, res, sink, job, err);
 	return leave(img, r);
