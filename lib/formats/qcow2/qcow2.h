@@ -143,6 +143,8 @@ void qcow2_unplace(struct img *img, const struct placement *p);
 int qcow2_zero(struct img *img, uint64_t off, uint64_t len, unsigned flags, uint64_t *did,
 	       struct err *err);
 int qcow2_discard(struct img *img, uint64_t off, uint64_t len, uint64_t *did, struct err *err);
+/* Discard for the driver's own use: gives the space back whatever the range then reads as. */
+int qcow2_unmap(struct img *img, uint64_t off, uint64_t len, uint64_t *did, struct err *err);
 
 /* ---- turn.c ---- */
 bool qcow2_pressure(struct img *img);

@@ -167,7 +167,7 @@ static int unmap_tail(struct qcow2 *q, uint64_t size, uint64_t old, struct err *
 
 	for (uint64_t off = from; off < end; off += did) {
 		uint64_t start = round_down(off, covers);
-		int r = qcow2_discard(&q->img, off, end - off, &did, err);
+		int r = qcow2_unmap(&q->img, off, end - off, &did, err);
 
 		if (r == 0 && start >= from && (off + did == end || off + did == start + covers))
 			free_table(q, start);

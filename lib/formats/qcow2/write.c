@@ -273,6 +273,15 @@ int qcow2_zero(struct img *img, uint64_t off, uint64_t len, unsigned flags, uint
 
 int qcow2_discard(struct img *img, uint64_t off, uint64_t len, uint64_t *did, struct err *err)
 {
+	*did = len;
+	/* Version 2 can only unmap, which would bring back what the backing file has there. */
+	if (qcow2_of(img)->h.version < 3 && img->backing_name)
+		return 0;
+	return qcow2_unmap(img, off, len, did, err);
+}
+
+int qcow2_unmap(struct img *img, uint64_t off, uint64_t len, uint64_t *did, struct err *err)
+{
 	struct qcow2 *q = qcow2_of(img);
 	uint64_t l2;
 	int r = begin(q, err);
