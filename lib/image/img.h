@@ -174,6 +174,9 @@ struct format {
 	int (*info)(struct img *, struct img_info *, struct err *);
 	int (*check)(struct img *, unsigned fix, struct check_result *, const struct check_sink *,
 		     struct job *, struct err *);
+	/* Units of the file (up to its end) that the image has in use; may stop counting at limit.
+	 * NULL: the format does not know. Under gate (shared) and meta. */
+	int (*count_used)(struct img *, uint64_t limit, uint64_t *n, struct err *);
 	/* Space for an image of this format that would hold the data of src (NULL: an empty one
 	 * of args->size). */
 	int (*measure)(const struct create_args *, struct io *src, struct measure_result *,
@@ -247,6 +250,12 @@ int img_resolve_name(const char *base, const char *name, char **path, struct err
 
 /* This layer's extent only (EXT_ABSENT possible); takes the locks. */
 int img_map_layer(struct img *img, uint64_t off, uint64_t len, struct extent *ext, struct err *err);
+
+/*
+ * Whether this layer has more units in use than its file stores (space set aside in advance, holes
+ * dug into it): then data extents may be holes, and it pays to ask io_map(ext.io) about them.
+ */
+int img_has_file_holes(struct img *img, bool *holes, struct err *err);
 
 /* Changes that exclude everything else; each takes the gate. Durable on return. */
 int img_resize(struct img *img, uint64_t size, int prealloc, struct err *err);

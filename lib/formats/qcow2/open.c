@@ -290,6 +290,7 @@ const struct format qcow2_format = {
 	.resize = qcow2_resize,
 	.info = qcow2_info,
 	.check = qcow2_check,
+	.count_used = qcow2_count_used,
 	.measure = qcow2_measure,
 	.build = qcow2_build,
 	.snapshots = &qcow2_snapshot_ops,

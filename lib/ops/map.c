@@ -1,0 +1,165 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+/*
+ * What of a disk is stored where; see map.h. The states are those of the peer's `map`, also in the
+ * finer points: zeros past the end of a short backing file belong to the layer above it, and data
+ * of an image that has space set aside is asked for at the file (img_has_file_holes).
+ */
+#include "ops/map.h"
+
+#include <errno.h>
+#include <stdlib.h>
+
+#include "base/bytes.h"
+#include "base/cleanup.h"
+
+enum holes { HOLES_UNKNOWN, HOLES_NO, HOLES_YES };
+
+struct walk {
+	enum holes *layer; /* per depth: whether its file is to be asked */
+	/* What the file said last. */
+	struct io *io;
+	uint64_t from, to; /* bytes of it */
+	bool zero;
+};
+
+static struct map_entry describe(const struct extent *ext, unsigned depth)
+{
+	struct map_entry e = {.start = ext->off, .length = ext->len, .depth = depth};
+
+	switch (ext->kind) {
+	case EXT_ABSENT:
+		e.zero = true;
+		return e;
+	case EXT_ZERO:
+		e.zero = true;
+		break;
+	case EXT_DATA:
+		e.data = true;
+		break;
+	case EXT_CODED:
+		e.data = e.compressed = true;
+		break;
+	}
+	e.present = true;
+	e.has_offset = ext->host != EXT_NO_HOST && !e.compressed;
+	if (e.has_offset) {
+		e.offset = ext->host;
+		e.io = ext->io;
+	} else if (e.compressed) {
+		e.io = ext->io;
+	}
+	return e;
+}
+
+static int layer_has_holes(struct walk *w, struct img *img, unsigned depth, bool *yes,
+			   struct err *err)
+{
+	int r = 0;
+
+	*yes = w->layer[depth] == HOLES_YES;
+	if (w->layer[depth] == HOLES_UNKNOWN) {
+		r = img_has_file_holes(img, yes, err);
+		w->layer[depth] = *yes ? HOLES_YES : HOLES_NO;
+	}
+	return r;
+}
+
+/* Makes from, to, zero speak of a range of io that begins at or before off. */
+static int ask_file(struct walk *w, struct io *io, uint64_t off, struct err *err)
+{
+	uint64_t size = io_size(io);
+	struct extent ext;
+	int r;
+
+	if (w->io == io && off >= w->from && off < w->to)
+		return 0;
+	w->io = io;
+	w->from = off;
+	w->to = UINT64_MAX; /* nothing is stored past the end: it reads as zeros */
+	w->zero = true;
+	if (off >= size)
+		return 0;
+	r = io_map(io, off, size - off, &ext, err);
+	if (r < 0)
+		return r;
+	w->zero = ext.kind != EXT_DATA;
+	if (!w->zero || off + ext.len < size)
+		w->to = off + ext.len;
+	return 0;
+}
+
+/* The first entry of [off, off+len) of the chain under img. */
+static int status(struct walk *w, struct img *img, uint64_t off, uint64_t len, struct map_entry *e,
+		  struct err *err)
+{
+	unsigned depth = 0;
+	struct extent ext;
+	bool holes;
+	int r;
+
+	for (;; img = img->backing, depth++) {
+		r = img_map_layer(img, off, min_u64(len, io_size(&img->io) - off), &ext, err);
+		if (r < 0)
+			return r;
+		len = ext.len;
+		if (ext.kind != EXT_ABSENT || !img->backing || off >= io_size(&img->backing->io))
+			break;
+	}
+	*e = describe(&ext, depth);
+	if (ext.kind != EXT_DATA || !ext.io)
+		return 0;
+	r = layer_has_holes(w, img, depth, &holes, err);
+	if (r < 0 || !holes)
+		return r;
+	r = ask_file(w, ext.io, ext.host, err);
+	if (r < 0)
+		return r;
+	e->zero = w->zero;
+	e->length = min_u64(e->length, w->to - ext.host);
+	return 0;
+}
+
+static bool continues(const struct map_entry *a, const struct map_entry *b)
+{
+	return a->length && a->depth == b->depth && a->present == b->present &&
+	       a->zero == b->zero && a->data == b->data && a->compressed == b->compressed &&
+	       a->has_offset == b->has_offset && a->io == b->io &&
+	       (!a->has_offset || a->offset + a->length == b->offset);
+}
+
+static int walk(struct walk *w, struct img *img, uint64_t start, uint64_t end, map_emit emit,
+		void *ctx, struct err *err)
+{
+	struct map_entry e = {.start = start}, next;
+	int r;
+
+	for (uint64_t at = start; at < end; at += next.length) {
+		r = status(w, img, at, end - at, &next, err);
+		if (r < 0)
+			return r;
+		if (continues(&e, &next)) {
+			e.length += next.length;
+			continue;
+		}
+		r = e.length ? emit(ctx, &e) : 0;
+		if (r < 0)
+			return r;
+		e = next;
+	}
+	return emit(ctx, &e);
+}
+
+int map_walk(struct img *img, uint64_t start, uint64_t end, map_emit emit, void *ctx,
+	     struct err *err)
+{
+	CLEANUP_FREE enum holes *layer = NULL;
+	struct walk w = {0};
+	size_t depth = 0;
+
+	for (struct img *i = img; i; i = i->backing)
+		depth++;
+	w.layer = layer = calloc(depth, sizeof(*layer));
+	if (!layer)
+		return err_nomem(err, depth * sizeof(*layer), "the backing chain");
+	return walk(&w, img, start, min_u64(end, io_size(&img->io)), emit, ctx, err);
+}

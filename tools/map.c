@@ -1,0 +1,152 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+/* img map: what of a disk is stored where. */
+#include "ops/map.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
+
+#include "cli.h"
+
+enum { OUTPUT = CLI_LONG };
+
+static const struct cmd_opt options[] = {
+	{'f', "format", "FMT", "format of the image (default: found out from its content)"},
+	{'s', "start-offset", "OFFSET", "where to begin"},
+	{'l', "max-length", "LENGTH", "how much of the disk to look at"},
+	{OUTPUT, "output", "human|json", "how to print it"},
+	{'U', "force-share", NULL, "look at an image that another process has open for writing"},
+	{0},
+};
+
+struct map_cmd {
+	struct img_open_args open;
+	uint64_t start, length;
+	bool json;
+};
+
+struct printer {
+	const struct cli *cli;
+	bool any;
+	bool refused; /* the peer's human form ends at a compressed cluster */
+};
+
+static int check_output(void)
+{
+	return ferror(stdout) ? -EIO : 0; /* cli_finish_output says why */
+}
+
+static const char *truth(bool b)
+{
+	return b ? "true" : "false";
+}
+
+static int print_json(void *ctx, const struct map_entry *e)
+{
+	struct printer *p = ctx;
+
+	printf("%s{ \"start\": %" PRIu64 ", \"length\": %" PRIu64 ", \"depth\": %u, \"present\": %s"
+	       ", \"zero\": %s, \"data\": %s",
+	       p->any ? ",\n" : "", e->start, e->length, e->depth, truth(e->present),
+	       truth(e->zero), truth(e->data));
+	if (e->has_offset)
+		printf(", \"offset\": %" PRIu64, e->offset);
+	putchar('}');
+	p->any = true;
+	return check_output();
+}
+
+static int print_human(void *ctx, const struct map_entry *e)
+{
+	struct printer *p = ctx;
+
+	if (e->compressed && p->cli->peer) {
+		p->refused = true;
+		return -ENOTSUP;
+	}
+	if (!e->data || e->zero)
+		return 0;
+	printf("%#-16" PRIx64 "%#-16" PRIx64, e->start, e->length);
+	if (e->has_offset)
+		printf("%#-16" PRIx64, e->offset);
+	else
+		printf("%-16s", "compressed");
+	if (e->io)
+		cli_put_text(p->cli, e->io->name);
+	putchar('\n');
+	return check_output();
+}
+
+static int print(const struct cli *cli, const struct map_cmd *c, struct img *img)
+{
+	uint64_t end = c->length > UINT64_MAX - c->start ? UINT64_MAX : c->start + c->length;
+	struct printer p = {.cli = cli};
+	struct err err = {0};
+	int r;
+
+	if (c->json)
+		putchar('[');
+	else
+		printf("%-16s%-16s%-16s%s\n", "Offset", "Length", "Mapped to", "File");
+	r = map_walk(img, c->start, end, c->json ? print_json : print_human, &p, &err);
+	if (p.refused)
+		return cli_error(cli, "File contains external, encrypted or compressed clusters.");
+	if (r < 0 && !ferror(stdout))
+		return cli_error(cli, "%s", err.msg);
+	if (c->json)
+		puts("]");
+	return cli_finish_output(cli, 0);
+}
+
+static int run(struct cli *cli)
+{
+	struct map_cmd c = {.length = UINT64_MAX};
+	unsigned args = 0;
+	struct img *img;
+	bool ok = true;
+	int id, code;
+
+	while ((id = cli_next(cli)) != CLI_END) {
+		switch (id) {
+		case CLI_EXIT:
+			return cli_exit_code(cli);
+		case CLI_ARG:
+			c.open.path = cli->arg;
+			args++;
+			break;
+		case 'f':
+			c.open.format = cli->arg;
+			break;
+		case 's':
+			ok = cli_size(cli, "start offset", cli->arg, &c.start);
+			break;
+		case 'l':
+			ok = cli_size(cli, "max length", cli->arg, &c.length);
+			break;
+		case OUTPUT:
+			ok = cli_output(cli, cli->arg, &c.json);
+			break;
+		case 'U':
+			c.open.flags |= IMG_SHARE;
+			break;
+		}
+		if (!ok)
+			return 1;
+	}
+	if (args != 1)
+		return cli_usage(cli, "Expecting one image file name");
+	img = cli_open(cli, &c.open);
+	if (!img)
+		return 1;
+	code = print(cli, &c, img);
+	io_close(&img->io);
+	return code;
+}
+
+const struct cmd cmd_map = {
+	.name = "map",
+	.summary = "Show which parts of an image are stored where",
+	.args = "FILE",
+	.opts = options,
+	.run = run,
+};
