@@ -177,6 +177,9 @@ int qcow2_snapshots_encode(const struct snapshot *s, const struct qcow2_snapshot
 			   unsigned char **out, uint64_t *len, struct err *err);
 void qcow2_snapshot_free_one(struct snapshot *s, struct qcow2_snapshot *d);
 
+/* ---- used.c ---- */
+int qcow2_count_used(struct img *img, uint64_t limit, uint64_t *n, struct err *err);
+
 /* ---- resize.c ---- */
 int qcow2_resize(struct img *img, uint64_t size, int prealloc, struct err *err);
 
