@@ -97,7 +97,7 @@ static bool mem_aligned(const struct file_io *f, const void *p)
 
 /*
  * Reads `len` bytes, whole blocks, of which the first `need` must be there: the file may end within
- * the last block. 0 or -errno; -ENODATA: it ends before.
+ * the last block. 0, -errno or -FD_EOF.
  */
 static int read_blocks(struct file_io *f, void *buf, size_t len, size_t need, uint64_t off)
 {
@@ -113,7 +113,7 @@ static int read_blocks(struct file_io *f, void *buf, size_t len, size_t need, ui
 		got += (size_t)n;
 		/* Nothing or part of a block: that was the end of the file. */
 		if (got < need && (n == 0 || !is_aligned(got, f->block)))
-			return -ENODATA;
+			return -FD_EOF;
 	}
 	return 0;
 }

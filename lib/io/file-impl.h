@@ -41,12 +41,16 @@ static inline struct file_io *file_of(struct io *io)
 	return (struct file_io *)(void *)io; /* io is the first member */
 }
 
-/* Plain loops over pread and pwrite: EINTR and short transfers. 0 or -errno; -ENODATA: EOF. */
+/* In place of an errno: the file ends before the last byte asked for. No errno is that large. */
+#define FD_EOF 100000
+
+/* Plain loops over pread and pwrite: EINTR and short transfers. 0, -errno or -FD_EOF. */
 int fd_pread(int fd, void *buf, size_t len, uint64_t off);
 int fd_pwrite(int fd, const void *buf, size_t len, uint64_t off);
 
 /* ---- file.c ---- */
-/* "NAME: cannot VERB LEN bytes at offset OFF: reason". code is a positive errno. */
+/* "NAME: cannot VERB LEN bytes at offset OFF: reason". code is a positive errno,
+ * or FD_EOF. Returns -errno. */
 int file_error(struct file_io *f, int code, const char *verb, uint64_t len, uint64_t off,
 	       struct err *err);
 

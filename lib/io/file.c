@@ -39,7 +39,7 @@ int fd_pread(int fd, void *buf, size_t len, uint64_t off)
 		if (n < 0)
 			return -errno;
 		if (n == 0)
-			return -ENODATA;
+			return -FD_EOF;
 		p += n;
 		off += (uint64_t)n;
 		len -= (size_t)n;
@@ -70,7 +70,7 @@ int fd_pwrite(int fd, const void *buf, size_t len, uint64_t off)
 int file_error(struct file_io *f, int code, const char *verb, uint64_t len, uint64_t off,
 	       struct err *err)
 {
-	if (code == ENODATA)
+	if (code == FD_EOF)
 		return err_set(err, EIO,
 			       "%s: cannot %s %" PRIu64 " bytes at offset %" PRIu64
 			       ": the file ends before (it was truncated while in use)",

@@ -34,21 +34,27 @@ static bool is_refusal(int code)
 static int try_fallocate(struct file_io *f, atomic_bool *refused, int mode, uint64_t off,
 			 uint64_t len, const char *verb, struct err *err)
 {
-	int r;
+	bool extends = !(mode & FALLOC_FL_KEEP_SIZE) && off + len > io_size(&f->io);
+	int r, code;
 
 	if (atomic_load_explicit(refused, memory_order_relaxed))
 		return -ENOTSUP;
+	if (extends)
+		pthread_rwlock_rdlock(&f->extend);
 	do
 		r = fallocate(f->fd, mode, (off_t)off, (off_t)len);
 	while (r < 0 && errno == EINTR);
+	code = errno;
+	if (extends)
+		pthread_rwlock_unlock(&f->extend);
 	if (r == 0)
 		return 0;
-	if (is_refusal(errno)) {
+	if (is_refusal(code)) {
 		atomic_store_explicit(refused, true, memory_order_relaxed);
 		return -ENOTSUP;
 	}
 	/* Some file systems refuse a range, not the operation. */
-	return errno == EINVAL ? -ENOTSUP : file_error(f, errno, verb, len, off, err);
+	return code == EINVAL ? -ENOTSUP : file_error(f, code, verb, len, off, err);
 }
 
 static int punch(struct file_io *f, uint64_t off, uint64_t len, const char *verb, struct err *err)

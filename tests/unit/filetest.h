@@ -30,6 +30,7 @@ static struct {
 	int short_every;      /* transfers of at most this many bytes; 0: as asked */
 	int interrupt;        /* each transfer fails this many times with EINTR first */
 	int write_error;      /* errno, always */
+	int read_error;       /* errno, always */
 	int linger_us;        /* pread returns only so long after it has read */
 	atomic_int lingering; /* a pread is doing so */
 	atomic_int fallocates, seeks, fdatasyncs, interrupted;
@@ -37,7 +38,8 @@ static struct {
 
 static inline void be_honest(void)
 {
-	fake.fdatasync_error = fake.fallocate_error = fake.seek_error = fake.write_error = 0;
+	fake.fdatasync_error = fake.fallocate_error = fake.seek_error = 0;
+	fake.write_error = fake.read_error = 0;
 	fake.short_every = fake.interrupt = fake.linger_us = 0;
 	fake.lingering = 0;
 	fake.fallocate_except = -1;
@@ -92,7 +94,13 @@ static size_t shortened(size_t len)
 
 ssize_t pread(int fd, void *buf, size_t len, off_t off)
 {
-	ssize_t n = interrupted() ? -1 : syscall(SYS_pread64, fd, buf, shortened(len), off);
+	ssize_t n;
+
+	if (fake.read_error) {
+		errno = fake.read_error;
+		return -1;
+	}
+	n = interrupted() ? -1 : syscall(SYS_pread64, fd, buf, shortened(len), off);
 
 	if (fake.linger_us) {
 		fake.lingering = 1;

@@ -41,6 +41,8 @@ static void open_errors_name_the_file(void **state)
 	fails(file_open("none", 0, &io, &e), -ENOENT, &e,
 	      "Could not open 'none': No such file or directory");
 	fails(file_open("none/x", FILE_CREATE, &io, &e), -ENOENT, &e, "Could not create 'none/x'");
+	fails(file_open("/proc/version", FILE_DIRECT, &io, &e), -EINVAL, &e,
+	      "Could not open '/proc/version': filesystem does not support O_DIRECT");
 	assert_int_equal(symlink("none", "dangling"), 0);
 	fails(file_open("dangling", 0, &io, &e), -ENOENT, &e, "dangling");
 	fails(file_open("dangling", FILE_NOFOLLOW, &io, &e), -ELOOP, &e, "dangling");
@@ -175,6 +177,11 @@ static void failures_say_where(void **state)
 	fails(io_pread(io, buf, 100, 450, &e), -EIO, &e,
 	      "failing: cannot read 100 bytes at offset 450: the file ends before");
 	check_bytes(io, 400, 100, 'x');
+	/* What Linux makes of a medium error is not the end of the file. */
+	fake.read_error = ENODATA;
+	fails(io_pread(io, buf, 100, 0, &e), -ENODATA, &e,
+	      "failing: cannot read 100 bytes at offset 0: No data available");
+	be_honest();
 	io_close(io);
 }
 

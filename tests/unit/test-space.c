@@ -199,7 +199,7 @@ struct race {
 	atomic_int round;
 };
 
-/* One thread appends data, the others make the file longer by zeroing holes. */
+/* One thread appends data, one makes the file longer with holes, one with reserved space. */
 static int extend_in_turn(void *ctx, unsigned worker, struct err *err)
 {
 	struct race *race = ctx;
@@ -213,9 +213,11 @@ static int extend_in_turn(void *ctx, unsigned worker, struct err *err)
 		if (worker == 0)
 			r = io_pwrite(race->io, buf, sizeof(buf), at, err);
 		else
-			r = io_zero(race->io, at, 512, IO_ZERO_UNMAP, err);
+			r = io_zero(race->io, at, 512, worker == 1 ? IO_ZERO_UNMAP : 0, err);
 		if (r < 0)
 			return r;
+		if (lseek(file_fd(race->io), 0, SEEK_END) < (off_t)at + 512)
+			return err_set(err, EIO, "what worker %u added is cut off", worker);
 		/* The mark tells who was here. */
 		buf[0] = (char)('0' + worker);
 		r = io_pwrite(race->io, buf, 1, at + 512, err);
