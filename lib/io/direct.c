@@ -6,7 +6,7 @@
  * and by way of a bounce buffer when not, and partial blocks, which are read, changed and written
  * back under the `edge` mutex: two requests for different bytes of one block must not undo each
  * other. The last block of a file may be cut: it is written whole, which moves the end of the file,
- * and the file is cut back, with `extend` held exclusively (see file-impl.h).
+ * and the file is cut back, with `extend` held exclusively (see file_impl.h).
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -18,7 +18,7 @@
 
 #include "base/bytes.h"
 #include "base/cleanup.h"
-#include "io/file-impl.h"
+#include "io/file_impl.h"
 
 #define BOUNCE_MAX    ((size_t)MiB)
 #define DEFAULT_BLOCK 4096u

@@ -25,7 +25,7 @@
 #include <unistd.h>
 
 #include "base/bytes.h"
-#include "io/file-impl.h"
+#include "io/file_impl.h"
 
 int fd_pread(int fd, void *buf, size_t len, uint64_t off)
 {

@@ -30,8 +30,9 @@ enum {
 
 /*
  * Opens path. Only regular files and block devices are accepted; FIFOs, character devices and
- * sockets are refused without blocking. A lock that another process holds: -EBUSY... with a text
- * like the peer's `Failed to get "write" lock` / `Is another process using the image [PATH]?`.
+ * sockets are refused without blocking. A lock that another process holds: -EBUSY with the peer's
+ * text, `Failed to get "write" lock` and a second line `Is another process using the image [PATH]?`.
+ * FILE_TRUNC empties the file only after its lock was taken.
  */
 int file_open(const char *path, unsigned flags, struct io **out, struct err *err);
 

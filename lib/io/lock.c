@@ -13,7 +13,7 @@
 #include <fcntl.h>
 #include <unistd.h>
 
-#include "io/file-impl.h"
+#include "io/file_impl.h"
 
 #define BYTE_IN_USE 100
 #define BYTE_DENIED 200

@@ -22,7 +22,7 @@
 
 #include "base/bytes.h"
 #include "base/cleanup.h"
-#include "io/file-impl.h"
+#include "io/file_impl.h"
 
 /* Errors by which the kernel says "this file cannot do that", as against "it went wrong". */
 static bool is_refusal(int code)
