@@ -245,7 +245,7 @@ struct imgkit_convert_opts {
 	const char *backing;        /* the target's backing file, which holds the same ... */
 	const char *backing_format; /* ... data where the source has none of its own */
 	uint64_t rate;              /* bytes per second; 0: no limit */
-	uint64_t sparse;            /* shortest run of zeros that becomes a hole; 0: 4096 */
+	uint64_t sparse; /* shortest run of zeros that becomes a hole; 0: 4096, UINT64_MAX: none */
 };
 
 /*
@@ -274,7 +274,7 @@ enum imgkit_check_flags {
 struct imgkit_check_opts {
 	size_t struct_size;
 	unsigned flags; /* IMGKIT_FIX_... */
-	/* Called for every finding, from the calling thread. text: one line, no newline. */
+	/* Called for every finding, by one thread at a time. text: one line, no newline. */
 	void (*finding)(void *ctx, const char *text);
 	void *ctx;
 	const char *format; /* NULL: found out */
@@ -300,10 +300,13 @@ struct imgkit_measure_result {
 	uint64_t fully_allocated; /* bytes of file when all of the disk has been written to */
 };
 
-/* How large a file of `format` would be, with `options` as for create. source NULL: `size` bytes. */
+/*
+ * How large a file of `format` would be, with `options` as for create, for what source holds; source
+ * NULL: for an empty disk of `size` bytes. result_size: sizeof(struct imgkit_measure_result).
+ */
 IMGKIT_API int imgkit_measure(struct imgkit_image *source, uint64_t size, const char *format,
 			      const char *options, struct imgkit_measure_result *result,
-			      struct imgkit_job *job, struct imgkit_err *err);
+			      size_t result_size, struct imgkit_job *job, struct imgkit_err *err);
 
 /* ---- internal snapshots ---- */
 
