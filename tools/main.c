@@ -172,10 +172,7 @@ static void print_completion_data(void)
 			continue;
 		printf("command\t%s\t%s\t%s\n", cmd->name, cmd->args, cmd->summary);
 		for (const struct cmd_opt *o = cmd->opts; o->id; o++)
-			printf("option\t%s\t%c%c\t%s%s\t%s\t%s\n", cmd->name,
-			       o->id < CLI_LONG ? '-' : ' ', o->id < CLI_LONG ? o->id : '-',
-			       o->name ? "--" : "-", o->name ? o->name : "", o->arg ? o->arg : "-",
-			       o->help);
+			print_option_data(cmd, o);
 	}
 	for (unsigned i = 0; formats[i]; i++) {
 		printf("format\t%s\t%s\n", formats[i]->name, formats[i]->summary);
