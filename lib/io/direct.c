@@ -36,20 +36,23 @@ static void bounce_free(struct bounce *b)
 
 #define CLEANUP_BOUNCE __attribute__((cleanup(bounce_free)))
 
-/* Room for a request of len bytes and its partial blocks, or BOUNCE_MAX. */
-static int bounce_need(struct file_io *f, struct bounce *b, size_t len, struct err *err)
+/* The buffer, with room for a request of len bytes and its partial blocks, or for BOUNCE_MAX. NULL:
+ * no memory. */
+static char *bounce_get(struct file_io *f, struct bounce *b, size_t len, struct err *err)
 {
 	size_t align = max_u64(f->mem_align, sizeof(void *));
+	void *buf;
 
 	if (b->buf)
-		return 0;
+		return b->buf;
 	b->size = (size_t)max_u64(min_u64(len + 2 * (size_t)f->block, BOUNCE_MAX), f->block);
 	b->size = (size_t)round_down(b->size, f->block);
-	if (posix_memalign(&b->buf, align, b->size) != 0) {
-		b->buf = NULL;
-		return err_nomem(err, b->size, "an aligned buffer");
+	if (posix_memalign(&buf, align, b->size) != 0) {
+		err_nomem(err, b->size, "an aligned buffer");
+		return NULL;
 	}
-	return 0;
+	b->buf = buf;
+	return b->buf;
 }
 
 /* The smallest block that a read of the file's start accepts. */
@@ -145,16 +148,16 @@ int direct_pread(struct io *io, void *buf, size_t len, uint64_t off, struct err 
 			n = (size_t)round_down(len, f->block);
 			r = read_blocks(f, p, n, n, off);
 		} else {
+			char *block = bounce_get(f, &b, len, err);
 			size_t span;
 
-			r = bounce_need(f, &b, len, err);
-			if (r < 0)
-				return r;
+			if (!block)
+				return -ENOMEM;
 			span = bounce_span(f, &b, p, len, off);
 			n = (size_t)min_u64(span - skip, len);
-			r = read_blocks(f, b.buf, span, skip + n, start);
+			r = read_blocks(f, block, span, skip + n, start);
 			if (r == 0)
-				memcpy(p, (char *)b.buf + skip, n);
+				memcpy(p, block + skip, n);
 		}
 		if (r < 0)
 			return file_error(f, -r, "read", n, off, err);
@@ -233,22 +236,24 @@ int direct_pwrite(struct io *io, const void *buf, size_t len, uint64_t off, stru
 	while (len) {
 		size_t skip = (size_t)(off - round_down(off, f->block)), n;
 		bool whole = !skip && len >= f->block;
-		int r = 0;
+		int r;
 
-		if (!whole || !mem_aligned(f, p))
-			r = bounce_need(f, &b, len, err);
-		if (r < 0)
-			return r;
 		if (whole && mem_aligned(f, p)) {
 			n = (size_t)round_down(len, f->block);
 			r = write_blocks(f, p, n, off);
-		} else if (whole) {
-			n = (size_t)min_u64(round_down(len, f->block), b.size);
-			memcpy(b.buf, p, n);
-			r = write_blocks(f, b.buf, n, off);
 		} else {
-			n = (size_t)min_u64(f->block - skip, len);
-			r = write_partial_block(f, b.buf, p, n, off);
+			char *block = bounce_get(f, &b, len, err);
+
+			if (!block)
+				return -ENOMEM;
+			if (whole) {
+				n = (size_t)min_u64(round_down(len, f->block), b.size);
+				memcpy(block, p, n);
+				r = write_blocks(f, block, n, off);
+			} else {
+				n = (size_t)min_u64(f->block - skip, len);
+				r = write_partial_block(f, block, p, n, off);
+			}
 		}
 		if (r < 0)
 			return file_error(f, -r, "write", n, off, err);

@@ -34,17 +34,17 @@ enum ext_kind {
 /* One run of bytes with the same state. */
 struct extent {
 	enum ext_kind kind;
-	unsigned depth;	 /* layer in the backing chain that answered; 0 is the top */
-	uint64_t off;	 /* guest offset of the first byte: the one asked for */
-	uint64_t len;	 /* bytes, 1 … asked length */
-	uint64_t host;	 /* EXT_DATA, EXT_ZERO: byte offset in io, or EXT_NO_HOST. EXT_CODED: driver's */
-	struct io *io;	 /* who holds the bytes; NULL when host is EXT_NO_HOST. Borrowed */
+	unsigned depth; /* layer in the backing chain that answered; 0 is the top */
+	uint64_t off;   /* guest offset of the first byte: the one asked for */
+	uint64_t len;   /* bytes, 1 … asked length */
+	uint64_t host;  /* byte in io, or EXT_NO_HOST; of EXT_CODED: what the driver likes */
+	struct io *io;  /* who holds the bytes; NULL when host is EXT_NO_HOST. Borrowed */
 };
 
 /* Capabilities, fixed after open. */
 enum {
 	IO_RDONLY = 1 << 0,
-	IO_GROWS = 1 << 1,    /* a write past the end extends it; a gap that this opens reads as zeros */
+	IO_GROWS = 1 << 1,    /* a write past the end extends it; the gap reads as zeros */
 	IO_FASTZERO = 1 << 2, /* zero() of a large range is much cheaper than writing */
 	IO_SPARSE = 1 << 3,   /* map() can tell holes; zero with IO_ZERO_UNMAP frees space */
 	IO_STREAM = 1 << 4,   /* not seekable: reads or writes only at ascending offsets */
@@ -52,8 +52,8 @@ enum {
 
 /* Flags of io_zero. */
 enum {
-	IO_ZERO_UNMAP = 1 << 0, /* may free the space; without it space stays or becomes allocated */
-	IO_ZERO_FAST = 1 << 1,	/* fail with -ENOTSUP rather than write zeros */
+	IO_ZERO_UNMAP = 1 << 0, /* may free the space; without it the space is kept or taken */
+	IO_ZERO_FAST = 1 << 1,  /* fail with -ENOTSUP rather than write zeros */
 };
 
 struct io_ops {
@@ -74,9 +74,9 @@ struct io_ops {
 
 struct io {
 	const struct io_ops *ops;
-	char *name;	       /* owned; what messages call it, usually the path */
+	char *name;            /* owned; what messages call it, usually the path */
 	_Atomic uint64_t size; /* bytes */
-	uint32_t align;	       /* requests of this alignment and size avoid read-modify-write; >= 1 */
+	uint32_t align; /* requests of this alignment and size avoid read-modify-write; >= 1 */
 	unsigned caps;
 };
 
