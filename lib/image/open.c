@@ -253,7 +253,8 @@ static int open_backing(struct img *img, unsigned flags, struct img **out, struc
 	/* Never writable, never under the top image's cache mode for writes. */
 	flags &= ~(unsigned)(IMG_RDWR | IMG_UNSAFE | IMG_SYNC | IMG_FOR_CHECK);
 	r = open_path(img->backing_path, img->backing_format, flags, extra, out, err);
-	return r < 0 ? err_ctx(err, r, "Could not open backing file '%s'", img->backing_path) : 0;
+	/* What went wrong names the file already. */
+	return r < 0 ? err_ctx(err, r, "Could not open backing file") : 0;
 }
 
 static int open_chain(struct img *top, unsigned flags, unsigned max_depth, struct err *err)

@@ -92,7 +92,7 @@ static int merge(const struct create_request *req, struct create_plan *plan, str
 	if (r == 0 && req->backing_format) {
 		if (!in_table(table, "backing_fmt"))
 			return err_set(err, EINVAL,
-				       "Backing format not supported for file format '%s'",
+				       "Backing file format not supported for file format '%s'",
 				       plan->fmt->name);
 		r = opts_set(&plan->all, "backing_fmt", req->backing_format, err);
 	}

@@ -295,7 +295,7 @@ static int refuse_features(struct io *file, const struct header *h, const unsign
 	if (unknown)
 		snprintf(list + n, sizeof(list) - n, "%sUnknown incompatible feature: %" PRIx64,
 			 n ? ", " : "", unknown);
-	return err_set(err, ENOTSUP, "%s: unsupported qcow2 feature(s): %s", file->name, list);
+	return err_set(err, ENOTSUP, "%s: Unsupported qcow2 feature(s): %s", file->name, list);
 }
 
 static int decode_backing(struct io *file, struct header *h, const unsigned char *buf,
@@ -362,7 +362,7 @@ int header_read(struct io *file, struct header *h, struct err *err)
 		return r;
 	memcpy(&magic, fixed, sizeof(magic));
 	if (be32_get(magic) != QCOW2_MAGIC)
-		return err_set(err, EMEDIUMTYPE, "%s: image is not in qcow2 format", file->name);
+		return err_set(err, EMEDIUMTYPE, "%s: Image is not in qcow2 format", file->name);
 	decode_fixed(fixed, h);
 	r = validate_shape(file, h, err);
 	if (r < 0)
