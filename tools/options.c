@@ -42,20 +42,24 @@ static void print_opt(const struct cli *cli, const struct opt *o)
 	putchar('\n');
 }
 
-static unsigned collect(const struct opt *table, const struct opt **list, unsigned n, unsigned max)
+/* The peer's own list has what we refuse, too. */
+static unsigned collect(const struct cli *cli, const struct opt *table, const struct opt **list,
+			unsigned n, unsigned max)
 {
-	for (; table && table->name && n < max; table++)
-		list[n++] = table;
+	for (; table && table->name && n < max; table++) {
+		if (cli->peer || !table->refused)
+			list[n++] = table;
+	}
 	return n;
 }
 
 void cli_options_help(const struct cli *cli, const struct format *fmt, bool with_target)
 {
 	const struct opt *list[64];
-	unsigned n = collect(fmt->create_opts, list, 0, ARRAY_LEN(list));
+	unsigned n = collect(cli, fmt->create_opts, list, 0, ARRAY_LEN(list));
 
 	if (with_target) {
-		n = collect(target_create_opts, list, n, ARRAY_LEN(list));
+		n = collect(cli, target_create_opts, list, n, ARRAY_LEN(list));
 		printf("Supported options:\n");
 	} else {
 		printf("Supported %s options:\n", fmt->name);

@@ -19,6 +19,7 @@ struct opt {
 	const char *help;           /* one line, as `-o help` prints it */
 	const char *def;            /* default as text, or NULL */
 	const char *const *choices; /* OPT_ENUM: ends with NULL */
+	bool refused; /* not there: known for its name, an error when it is given (bool: on) */
 };
 
 struct optval {

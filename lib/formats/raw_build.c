@@ -12,10 +12,11 @@
 #define SECTOR 512
 
 const struct opt raw_create_opts[] = {
-	{"size", OPT_SIZE, "Virtual disk size", NULL, NULL},
-	{"preallocation", OPT_STRING, "Preallocation mode (allowed values: off, falloc, full)",
-	 NULL, NULL},
-	{NULL, OPT_BOOL, NULL, NULL, NULL},
+	{.name = "size", .type = OPT_SIZE, .help = "Virtual disk size"},
+	{.name = "preallocation",
+	 .type = OPT_STRING,
+	 .help = "Preallocation mode (allowed values: off, falloc, full)"},
+	{.name = NULL},
 };
 
 static int raw_reserve(struct build *b, uint64_t off, uint64_t len, uint64_t *host, struct err *err)

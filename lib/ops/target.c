@@ -30,10 +30,11 @@
 #define MAX_LINKS 40 /* as the kernel follows */
 
 const struct opt target_create_opts[] = {
-	{"nocow", OPT_BOOL, "Turn off copy-on-write (valid only on btrfs)", NULL, NULL},
-	{"extent_size_hint", OPT_SIZE, "Extent size hint for the image file, 0 to disable", NULL,
-	 NULL},
-	{NULL, OPT_BOOL, NULL, NULL, NULL},
+	{.name = "nocow", .type = OPT_BOOL, .help = "Turn off copy-on-write (valid only on btrfs)"},
+	{.name = "extent_size_hint",
+	 .type = OPT_SIZE,
+	 .help = "Extent size hint for the image file, 0 to disable"},
+	{.name = NULL},
 };
 
 struct target {

@@ -10,63 +10,93 @@
 
 /* In the order in which `create` says them. What is checked after that line is a string here. */
 const struct opt qcow2_create_opts[] = {
-	{"encryption", OPT_BOOL,
-	 "Encrypt the image with format 'aes'. (Deprecated in favor of encrypt.format=aes)", NULL,
-	 NULL},
-	{"encrypt.format", OPT_STRING, "Encrypt the image, format choices: 'aes', 'luks'", NULL,
-	 NULL},
-	{"encrypt.key-secret", OPT_STRING, "ID of secret providing qcow AES key or LUKS passphrase",
-	 NULL, NULL},
-	{"encrypt.cipher-alg", OPT_STRING, "Name of encryption cipher algorithm", NULL, NULL},
-	{"encrypt.cipher-mode", OPT_STRING, "Name of encryption cipher mode", NULL, NULL},
-	{"encrypt.ivgen-alg", OPT_STRING, "Name of IV generator algorithm", NULL, NULL},
-	{"encrypt.ivgen-hash-alg", OPT_STRING, "Name of IV generator hash algorithm", NULL, NULL},
-	{"encrypt.hash-alg", OPT_STRING, "Name of encryption hash algorithm", NULL, NULL},
-	{"encrypt.iter-time", OPT_UINT, "Time to spend in PBKDF in milliseconds", NULL, NULL},
-	{"cluster_size", OPT_SIZE, "qcow2 cluster size", "65536", NULL},
-	{"extended_l2", OPT_BOOL, "Extended L2 tables", "off", NULL},
-	{"preallocation", OPT_STRING,
-	 "Preallocation mode (allowed values: off, metadata, falloc, full)", NULL, NULL},
-	{"compression_type", OPT_STRING, "Compression method used for image cluster compression",
-	 "zlib", NULL},
-	{"size", OPT_SIZE, "Virtual disk size", NULL, NULL},
-	{"compat", OPT_STRING, "Compatibility level (v2 [0.10] or v3 [1.1])", NULL, NULL},
-	{"backing_file", OPT_STRING, "File name of a base image", NULL, NULL},
-	{"backing_fmt", OPT_STRING, "Image format of the base image", NULL, NULL},
-	{"data_file", OPT_STRING, "File name of an external data file", NULL, NULL},
-	{"data_file_raw", OPT_BOOL, "The external data file must stay valid as a raw image", NULL,
-	 NULL},
-	{"lazy_refcounts", OPT_BOOL, "Postpone refcount updates", "off", NULL},
-	{"refcount_bits", OPT_UINT, "Width of a reference count entry in bits", "16", NULL},
-	{NULL, OPT_BOOL, NULL, NULL, NULL},
+	{.name = "encryption",
+	 .type = OPT_BOOL,
+	 .help = "Encrypt the image with format 'aes'. (Deprecated in favor of encrypt.format=aes)",
+	 .refused = true},
+	{.name = "encrypt.format",
+	 .type = OPT_STRING,
+	 .help = "Encrypt the image, format choices: 'aes', 'luks'",
+	 .refused = true},
+	{.name = "encrypt.key-secret",
+	 .type = OPT_STRING,
+	 .help = "ID of secret providing qcow AES key or LUKS passphrase",
+	 .refused = true},
+	{.name = "encrypt.cipher-alg",
+	 .type = OPT_STRING,
+	 .help = "Name of encryption cipher algorithm",
+	 .refused = true},
+	{.name = "encrypt.cipher-mode",
+	 .type = OPT_STRING,
+	 .help = "Name of encryption cipher mode",
+	 .refused = true},
+	{.name = "encrypt.ivgen-alg",
+	 .type = OPT_STRING,
+	 .help = "Name of IV generator algorithm",
+	 .refused = true},
+	{.name = "encrypt.ivgen-hash-alg",
+	 .type = OPT_STRING,
+	 .help = "Name of IV generator hash algorithm",
+	 .refused = true},
+	{.name = "encrypt.hash-alg",
+	 .type = OPT_STRING,
+	 .help = "Name of encryption hash algorithm",
+	 .refused = true},
+	{.name = "encrypt.iter-time",
+	 .type = OPT_UINT,
+	 .help = "Time to spend in PBKDF in milliseconds",
+	 .refused = true},
+	{.name = "cluster_size", .type = OPT_SIZE, .help = "qcow2 cluster size", .def = "65536"},
+	{.name = "extended_l2",
+	 .type = OPT_BOOL,
+	 .help = "Extended L2 tables",
+	 .def = "off",
+	 .refused = true},
+	{.name = "preallocation",
+	 .type = OPT_STRING,
+	 .help = "Preallocation mode (allowed values: off, metadata, falloc, full)"},
+	{.name = "compression_type",
+	 .type = OPT_STRING,
+	 .help = "Compression method used for image cluster compression",
+	 .def = "zlib"},
+	{.name = "size", .type = OPT_SIZE, .help = "Virtual disk size"},
+	{.name = "compat",
+	 .type = OPT_STRING,
+	 .help = "Compatibility level (v2 [0.10] or v3 [1.1])"},
+	{.name = "backing_file", .type = OPT_STRING, .help = "File name of a base image"},
+	{.name = "backing_fmt", .type = OPT_STRING, .help = "Image format of the base image"},
+	{.name = "data_file",
+	 .type = OPT_STRING,
+	 .help = "File name of an external data file",
+	 .refused = true},
+	{.name = "data_file_raw",
+	 .type = OPT_BOOL,
+	 .help = "The external data file must stay valid as a raw image",
+	 .refused = true},
+	{.name = "lazy_refcounts",
+	 .type = OPT_BOOL,
+	 .help = "Postpone refcount updates",
+	 .def = "off"},
+	{.name = "refcount_bits",
+	 .type = OPT_UINT,
+	 .help = "Width of a reference count entry in bits",
+	 .def = "16"},
+	{.name = NULL},
 };
-
-static int refuse(const char *name, struct err *err)
-{
-	return err_set(err, ENOTSUP, "Option '%s' is not supported for new qcow2 images", name);
-}
 
 static int refuse_unsupported(const struct opts *opts, struct err *err)
 {
-	static const char *const strings[] = {
-		"encrypt.format",      "encrypt.key-secret", "encrypt.cipher-alg",
-		"encrypt.cipher-mode", "encrypt.ivgen-alg",  "encrypt.ivgen-hash-alg",
-		"encrypt.hash-alg",    "encrypt.iter-time",  "data_file",
-	};
-	static const char *const flags[] = {"encryption", "extended_l2", "data_file_raw"};
-
-	for (size_t i = 0; i < ARRAY_LEN(flags); i++) {
-		bool on = false;
-		int r = opts_bool(opts, flags[i], &on, err);
+	for (const struct opt *o = qcow2_create_opts; o->name; o++) {
+		bool given = o->refused && opts_get(opts, o->name);
+		int r = given && o->type == OPT_BOOL ? opts_bool(opts, o->name, &given, err) : 0;
 
 		if (r < 0)
 			return r;
-		if (on)
-			return refuse(flags[i], err);
+		if (given)
+			return err_set(err, ENOTSUP,
+				       "Option '%s' is not supported for new qcow2 images",
+				       o->name);
 	}
-	for (size_t i = 0; i < ARRAY_LEN(strings); i++)
-		if (opts_get(opts, strings[i]))
-			return refuse(strings[i], err);
 	return 0;
 }
 
