@@ -280,6 +280,7 @@ static int run(struct cli *cli)
 		return cli_usage(cli, "Expecting one image file name");
 	if (c.quiet)
 		c.progress = PROGRESS_NONE;
+	cli->stdout_taken = c.json; /* by one JSON object and nothing else */
 	return open_and_check(cli, &c);
 }
 

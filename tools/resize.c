@@ -13,7 +13,8 @@ enum { SHRINK = CLI_LONG, PREALLOCATION };
 static const struct cmd_opt options[] = {
 	{'f', "format", "FMT", "format of the image (default: found out from its content)"},
 	{SHRINK, "shrink", NULL, "permit a smaller size: what lies beyond is lost"},
-	{PREALLOCATION, "preallocation", "off|metadata|falloc|full", "of what is added"},
+	{PREALLOCATION, "preallocation", "MODE",
+	 "space for what is added: off (the default), metadata, falloc or full"},
 	{'q', "quiet", NULL, "print errors only"},
 	{0},
 };
