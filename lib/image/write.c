@@ -211,15 +211,25 @@ static bool wants_turn(struct img *img)
 /* Takes the gate shared for one change; before that a turn when too much is dirty. */
 static int enter_change(struct img *img, struct err *err)
 {
-	int r = img_check_broken(img, err);
+	int r;
 
-	if (r == 0 && wants_turn(img))
+	/* What says how much is dirty is changed by a turn, without meta: look under the gate. */
+	pthread_rwlock_rdlock(&img->gate);
+	if (wants_turn(img)) {
+		pthread_rwlock_unlock(&img->gate);
 		r = img_turn(img, err);
-	if (r < 0)
+		if (r < 0)
+			return r;
+		pthread_rwlock_rdlock(&img->gate);
+	}
+	r = img_check_broken(img, err);
+	if (r < 0) {
+		pthread_rwlock_unlock(&img->gate);
 		return r;
+	}
+	/* Under the gate, or a settle that is just ending would take this change for done. */
 	if (!atomic_load_explicit(&img->unsettled, memory_order_relaxed))
 		atomic_store(&img->unsettled, true);
-	pthread_rwlock_rdlock(&img->gate);
 	return 0;
 }
 
