@@ -32,7 +32,7 @@ struct create_cmd {
 	unsigned args;
 };
 
-/* ---- the line that says what will be made ---- */
+/* ---- the line that says what is made ---- */
 
 /* A comma in a value is doubled, as it would be typed. */
 static void print_value(const struct cli *cli, const char *value)
@@ -184,13 +184,14 @@ static int make(const struct cli *cli, const struct create_cmd *c)
 	if (create_prepare(&c->req, &plan, &err) < 0) {
 		code = fail(cli, &plan, &err);
 	} else {
-		if (!c->quiet) {
+		/* The peer says so also when it then refuses. */
+		if (cli->peer && !c->quiet)
 			print_plan(cli, &plan);
-			fflush(stdout);
-		}
 		code = create_run(&plan, flags, note, sizeof(note), &err) < 0
 			       ? fail(cli, &plan, &err)
 			       : 0;
+		if (code == 0 && !cli->peer && !c->quiet)
+			print_plan(cli, &plan);
 		if (note[0])
 			cli_warn(cli, "%s", note);
 	}
