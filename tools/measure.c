@@ -209,8 +209,8 @@ static int validate_and_measure(const struct cli *cli, const struct measure_cmd 
 	if (c->args > 1)
 		return cli_error(cli, "At most one filename argument is allowed.");
 	if (!c->open.path && (c->open.format || c->open.snapshot))
-		return cli_error(cli, "%s-f, and -l require a filename argument.",
-				 cli->peer ? "--image-opts, " : "");
+		return cli_error(cli, "%s require a filename argument.",
+				 cli->peer ? "--image-opts, -f, and -l" : "-f and -l");
 	if (c->open.path && c->size_text)
 		return cli_error(cli, "--size N cannot be used together with a filename.");
 	if (!c->open.path && !c->size_text)
