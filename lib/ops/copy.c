@@ -270,6 +270,8 @@ static void init(struct copy *copy, const struct copy_args *args, struct job *jo
 	copy->plan = (struct plan){
 		.src = args->src,
 		.layer = args->layer,
+		.below = args->layer && args->layer->backing ? io_size(&args->layer->backing->io)
+							     : 0,
 		.backing_size = args->backing_size,
 		.stream = args->src->caps & IO_STREAM,
 		.all_data = !sparse,

@@ -19,7 +19,7 @@ struct copy_args {
 	/* Source. Its size is io_size, or unknown for an IO_STREAM (read with stream_read). */
 	struct io *src;
 	/* NULL: everything. Else src is this image, and only what its own layer holds is copied: the
-	 * target has a backing file with the rest, of backing_size bytes. */
+	 * target has a backing file, of backing_size bytes, with what the source's one holds. */
 	struct img *layer;
 	uint64_t backing_size;
 

@@ -18,7 +18,8 @@ struct chunk {
 struct plan {
 	struct io *src;
 	struct img *layer;
-	uint64_t backing_size;
+	uint64_t below;        /* with layer: bytes of its backing file */
+	uint64_t backing_size; /* with layer: bytes of the target's backing file */
 	bool stream;
 	bool all_data;   /* zeros are data too */
 	bool want_zeros; /* hand out zero chunks; otherwise they are passed over */

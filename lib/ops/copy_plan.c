@@ -21,11 +21,18 @@ enum class { IS_DATA, IS_ZERO, IS_KEPT }; /* KEPT: stays as the backing file has
 static enum class classify(const struct plan *p) {
 	const struct extent *e = &p->ext;
 
-	if (p->layer && e->kind == EXT_ABSENT) return IS_KEPT;
-	if (p->layer && e->kind == EXT_ZERO &&
+	if (p->layer && e->kind == EXT_ABSENT && e->off < p->below) return IS_KEPT;
+	if (p->layer && e->kind != EXT_DATA && e->kind != EXT_CODED &&
 	    e->off >= p->backing_size) return IS_KEPT; /* zeros anyway */
 	if (p->all_data || e->kind == EXT_DATA || e->kind == EXT_CODED) return IS_DATA;
 	return IS_ZERO;
+}
+
+/* Of an overlay: its kind may change where one of the backing files ends. */
+static void cut_at(struct extent *e, uint64_t border)
+{
+	if (e->off < border && e->len > border - e->off)
+		e->len = border - e->off;
 }
 
 /* A hole of the file under stored data reads as zeros. */
@@ -71,9 +78,10 @@ static int find_extent(struct plan *p, uint64_t at, struct err *err)
 		return err_ctx(err, r, "error while reading block status at offset %llu",
 			       (unsigned long long)at);
 	}
-	/* Zeros that begin before the end of the target's backing file and go on behind it. */
-	if (p->layer && e->kind == EXT_ZERO && at < p->backing_size)
-		e->len = min_u64(e->len, p->backing_size - at);
+	if (p->layer) {
+		cut_at(e, p->below);
+		cut_at(e, p->backing_size);
+	}
 	return 0;
 }
 

@@ -1,0 +1,324 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+/*
+ * convert; see convert.h.
+ *
+ *	file    target_open → fmt->build → copy_run → target_commit
+ *	pipe    fmt->build (two passes over the source) → copy_run; where two passes cannot be made
+ *	        (compression: lengths are not known before, a pipe as source) a temporary file is
+ *	        made first and then sent
+ *	dst     copy_run → img_settle
+ */
+#include "ops/convert.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "base/bytes.h"
+#include "base/cleanup.h"
+#include "io/file.h"
+#include "io/window.h"
+
+struct conversion {
+	const struct convert_request *req;
+	struct job *job;
+	struct copy_args copy;
+	struct io *joined; /* owned: several sources as one */
+	struct create_plan plan;
+	bool planned;
+};
+
+/* ---- sources ---- */
+
+static int join_sources(struct conversion *c, struct err *err)
+{
+	const struct convert_request *req = c->req;
+	CLEANUP_FREE struct io **parts = NULL;
+	int r;
+
+	if (req->stream) {
+		c->copy.src = req->stream;
+		return 0;
+	}
+	if (req->n_src == 1) {
+		c->copy.src = &req->src[0]->io;
+		return 0;
+	}
+	parts = calloc(req->n_src, sizeof(struct io *));
+	if (!parts)
+		return err_nomem(err, req->n_src * sizeof(struct io *), "the list of sources");
+	for (unsigned i = 0; i < req->n_src; i++)
+		parts[i] = &req->src[i]->io;
+	r = concat_open(parts, req->n_src, false, &c->joined, err);
+	c->copy.src = c->joined;
+	return r;
+}
+
+static bool reads_file(const struct convert_request *req, dev_t dev, ino_t ino)
+{
+	for (unsigned i = 0; i < req->n_src; i++) {
+		for (struct img *img = req->src[i]; img; img = img->backing) {
+			struct file_stat fs;
+
+			if (io_is_file(img->file) && file_stat(img->file, &fs, NULL) == 0 &&
+			    fs.dev == dev && fs.ino == ino)
+				return true;
+		}
+	}
+	return false;
+}
+
+/* A target that is a source, or below one, would be destroyed while it is read. */
+static int check_same(const struct convert_request *req, struct err *err)
+{
+	struct file_stat fs;
+	struct stat st;
+	bool same = false;
+
+	if (req->path && stat(req->path, &st) == 0)
+		same = reads_file(req, st.st_dev, st.st_ino);
+	else if (req->dst && io_is_file(req->dst->file) &&
+		 file_stat(req->dst->file, &fs, NULL) == 0)
+		same = reads_file(req, fs.dev, fs.ino);
+	if (!same)
+		return 0;
+	return err_set(err, EINVAL, "'%s' is a source of this conversion, it cannot be its target",
+		       req->path ? req->path : req->dst->io.name);
+}
+
+/* ---- new images ---- */
+
+/* Options of the new image without its size, which is the source's. */
+static int options_without_size(const struct opts *opts, struct opts *out, struct err *err)
+{
+	int r = 0;
+
+	for (unsigned i = 0; r == 0 && opts && i < opts->n; i++) {
+		if (strcmp(opts->v[i].name, "size") != 0)
+			r = opts_set(out, opts->v[i].name, opts->v[i].value, err);
+	}
+	return r;
+}
+
+static int check_plan(const struct conversion *c, struct err *err)
+{
+	const char *prealloc = opts_get(&c->plan.format_opts, "preallocation");
+
+	if (!c->copy.compress)
+		return 0;
+	if (!(c->plan.fmt->caps & FMT_CODED))
+		return err_set(err, ENOTSUP, "Compression not supported for this file format");
+	if (prealloc && strcmp(prealloc, "off") != 0)
+		return err_set(err, EINVAL,
+			       "Compression and preallocation not supported at the same time");
+	return 0;
+}
+
+static int plan_image(struct conversion *c, struct opts *opts, struct err *err)
+{
+	const struct convert_request *req = c->req;
+	const struct create_request create = {
+		.path = req->path ? req->path : "",
+		.format = req->format,
+		.size = req->stream ? 0 : io_size(c->copy.src),
+		.backing = req->backing,
+		.backing_format = req->backing_format,
+		.opts = opts,
+	};
+	int r = options_without_size(req->opts, opts, err);
+
+	if (r < 0)
+		return r;
+	c->planned = true;
+	r = create_prepare(&create, &c->plan, err);
+	return r < 0 ? r : check_plan(c, err);
+}
+
+/* With a backing file only the top layer is copied. */
+static int plan_layer(struct conversion *c, struct err *err)
+{
+	CLEANUP_FREE char *path = NULL;
+	struct img_open_args args = {.format = c->plan.backing_format, .flags = IMG_NO_BACKING};
+	struct img *backing;
+	int r;
+
+	if (!c->plan.backing)
+		return 0;
+	if (c->req->n_src != 1)
+		return err_set(err, EINVAL,
+			       "Having a backing file for the target makes no sense when "
+			       "concatenating multiple input images");
+	r = img_resolve_name(c->plan.path, c->plan.backing, &path, err);
+	if (r < 0)
+		return r;
+	args.path = path;
+	r = img_open(&args, &backing, err);
+	if (r < 0)
+		return r;
+	c->copy.layer = c->req->src[0];
+	c->copy.backing_size = io_size(&backing->io);
+	io_close(&backing->io);
+	return 0;
+}
+
+static int begin_build(struct conversion *c, struct io *file, unsigned flags, struct build **b,
+		       struct err *err)
+{
+	const struct create_args args = {
+		.size = c->plan.size,
+		.backing = c->plan.backing,
+		.backing_format = c->plan.backing_format,
+		.opts = &c->plan.format_opts,
+	};
+
+	return c->plan.fmt->build(file, &args, flags, b, err);
+}
+
+/* Owns b. */
+static int copy_to(struct conversion *c, struct build *b, struct err *err)
+{
+	int r;
+
+	c->copy.build = b;
+	r = copy_run(&c->copy, c->job, err);
+	c->copy.build = NULL;
+	build_close(b);
+	return r;
+}
+
+/* Errors of making the new image, as against those of copying. */
+static int not_made(const struct conversion *c, int r, struct err *err)
+{
+	return err_ctx(err, r, "%s: error while converting %s", c->req->path, c->plan.fmt->name);
+}
+
+static int to_file(struct conversion *c, struct err *err)
+{
+	struct target *target = NULL;
+	struct build *b = NULL;
+	int r = target_open(c->req->path, c->req->target_flags, &c->plan.all, &target, err);
+
+	if (r == 0)
+		r = begin_build(c, target_io(target), 0, &b, err);
+	if (r < 0)
+		not_made(c, r, err);
+	else
+		r = copy_to(c, b, err);
+	if (r == 0) {
+		r = target_commit(target, err);
+		if (r < 0)
+			not_made(c, r, err);
+	}
+	target_close(target);
+	return r;
+}
+
+/* ---- pipes ---- */
+
+#define SEND_BUFFER (1 * MiB)
+
+/* Everything of file, holes as zeros. */
+static int send_file(struct conversion *c, struct io *file, struct err *err)
+{
+	CLEANUP_FREE unsigned char *buf = malloc(SEND_BUFFER);
+	uint64_t size = io_size(file);
+	int r = 0;
+
+	if (!buf)
+		return err_nomem(err, SEND_BUFFER, "a copy buffer");
+	for (uint64_t off = 0, n; r == 0 && off < size; off += n) {
+		n = min_u64(size - off, SEND_BUFFER);
+		if (job_cancelled(c->job))
+			return err_set(err, ECANCELED, "cancelled");
+		r = io_pread(file, buf, n, off, err);
+		if (r == 0)
+			r = io_pwrite(c->req->pipe, buf, n, off, err);
+	}
+	return r;
+}
+
+/* By way of a file without a name. */
+static int by_spool(struct conversion *c, struct err *err)
+{
+	const char *dir = getenv("TMPDIR");
+	CLEANUP_FREE char *path = NULL;
+	struct target *target = NULL;
+	struct build *b = NULL;
+	int r;
+
+	if (asprintf(&path, "%s/imgkit-spool", dir && *dir ? dir : "/var/tmp") < 0)
+		return err_nomem(err, 0, "a file name");
+	r = target_open(path, TARGET_FORCE | TARGET_UNSAFE, NULL, &target, err);
+	if (r == 0)
+		r = begin_build(c, target_io(target), 0, &b, err);
+	if (r == 0)
+		r = copy_to(c, b, err);
+	if (r == 0)
+		r = send_file(c, target_io(target), err);
+	target_close(target); /* never committed */
+	return r;
+}
+
+static int to_pipe(struct conversion *c, struct err *err)
+{
+	struct build *b = NULL;
+	int r = begin_build(c, c->req->pipe, BUILD_STREAM, &b, err);
+
+	if (r < 0)
+		return r;
+	if (b->two_pass && (c->copy.compress || c->req->stream)) {
+		build_close(b);
+		return by_spool(c, err);
+	}
+	return copy_to(c, b, err);
+}
+
+static int to_new_image(struct conversion *c, struct err *err)
+{
+	struct opts opts = {0};
+	int r = plan_image(c, &opts, err);
+
+	if (r == 0)
+		r = plan_layer(c, err);
+	if (r == 0)
+		r = c->req->path ? to_file(c, err) : to_pipe(c, err);
+	opts_free(&opts);
+	return r;
+}
+
+/* ---- an existing image ---- */
+
+static int to_existing(struct conversion *c, struct err *err)
+{
+	struct img *dst = c->req->dst;
+	int r;
+
+	if (c->copy.compress)
+		return err_set(err, ENOTSUP,
+			       "%s: compressed data cannot be written into an existing image",
+			       dst->io.name);
+	if (!c->req->stream && io_size(&dst->io) < io_size(c->copy.src))
+		return err_set(err, EINVAL, "output file is smaller than input file");
+	c->copy.dst = &dst->io;
+	c->copy.dst_zero = c->req->dst_is_zero;
+	r = copy_run(&c->copy, c->job, err);
+	return r < 0 ? r : img_settle(dst, err);
+}
+
+int convert(const struct convert_request *req, struct job *job, struct err *err)
+{
+	struct conversion c = {.req = req, .job = job, .copy = req->copy};
+	int r = check_same(req, err);
+
+	if (r == 0)
+		r = join_sources(&c, err);
+	if (r == 0)
+		r = req->dst ? to_existing(&c, err) : to_new_image(&c, err);
+	if (c.planned)
+		create_plan_free(&c.plan);
+	io_close(c.joined);
+	return r;
+}

@@ -1,0 +1,42 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * convert: from opened sources to a whole image. What to copy and how is copy.h's; this is where
+ * the target comes from: a new image that appears when it is whole, an existing one, or a pipe.
+ */
+#ifndef IMGKIT_OPS_CONVERT_H
+#define IMGKIT_OPS_CONVERT_H
+
+#include "ops/copy.h"
+#include "ops/create.h"
+
+struct convert_request {
+	/* Sources, borrowed, joined end to end; or one stream of raw data. */
+	struct img *const *src;
+	unsigned n_src;
+	struct io *stream;
+
+	/* Target: one of three. */
+	const char *path; /* a new image there; flags: TARGET_… */
+	unsigned target_flags;
+	struct io *pipe;  /* a new image, written to an IO_STREAM; borrowed */
+	struct img *dst;  /* this one, opened for writing; borrowed, settled at the end */
+	bool dst_is_zero; /* dst reads as zeros */
+
+	/* New images: */
+	const char *format;         /* driver name */
+	const struct opts *opts;    /* as for create; NULL: none. A size is ignored */
+	const char *backing;        /* copy the top layer only, over this; or NULL */
+	const char *backing_format; /* needed with backing */
+
+	/* src, layer, backing_size, build, dst and dst_zero are filled in. */
+	struct copy_args copy;
+};
+
+/*
+ * -EINVAL: source and target are the same, or what was asked for does not fit together. Other
+ * errors as of create_prepare, target_open and copy_run. job->cancelled: -ECANCELED. After an error
+ * a new target is not there; an existing one (dst, a device) is half written.
+ */
+int convert(const struct convert_request *req, struct job *job, struct err *err);
+
+#endif
