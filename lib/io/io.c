@@ -31,8 +31,7 @@ void io_note_end(struct io *io, uint64_t end)
 }
 
 /* Checks that [off, off+len) is inside the io and below INT64_MAX. */
-static int check_range(struct io *io, const char *what, uint64_t off, uint64_t len,
-		       struct err *err)
+static int check_range(struct io *io, const char *what, uint64_t off, uint64_t len, struct err *err)
 {
 	uint64_t end;
 
