@@ -36,8 +36,8 @@ def folder(path):
 
 
 def driver(path):
-    """qcow2 for lib/formats/qcow2/map.c and for lib/formats/qcow2.c."""
-    m = re.match(r'lib/formats/([^/.]+)', path)
+    """qcow2 for lib/formats/qcow2/map.c, raw for lib/formats/raw.c and raw_build.c."""
+    m = re.match(r'lib/formats/([^/._]+)', path)
     return m and m.group(1)
 
 

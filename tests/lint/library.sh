@@ -6,13 +6,13 @@ find lib -name '*.c' -print0 | xargs -0 perl -0777 -e '
 	my $bad = 0;
 	my $calls = join "|", qw(printf vprintf puts putchar putc fputs fputc fprintf vfprintf dprintf
 		perror exit _exit _Exit quick_exit abort system popen fork vfork execv execvp execl
-		posix_spawn err errx warn warnx syslog getenv setlocale alloca);
+		posix_spawn err errx warn warnx syslog setlocale alloca);
 	while (my $name = shift) {
 		open(my $f, "<", $name) or die;
 		my $text = <$f>;
 		# Comments and strings may say what they like; line numbers stay.
 		$text =~ s{(/\*.*?\*/|//[^\n]*|"(?:\\.|[^"\\])*")}{(my $t = $1) =~ s/[^\n]//g; $t}gse;
-		while ($text =~ /\b($calls)\s*\(|\b(stdout|stderr)\b/g) {
+		while ($text =~ /(?<!->)(?<!\.)\b($calls)\s*\(|\b(stdout|stderr)\b/g) {
 			my $line = 1 + (substr($text, 0, $-[0]) =~ tr/\n//);
 			print "$name:$line: ", $1 // $2, "\n";
 			$bad = 1;

@@ -11,7 +11,7 @@ grep -q "^command" "$TMPDIR/data" || { echo "no commands in --completion-data"; 
 
 # The page as text, without overstriking.
 rendered() { # PAGE
-	mandoc -T ascii -O width=2000 "$1" | sed 's/.\x08//g'
+	mandoc -T ascii -O width=500 "$1" | sed 's/.\x08//g'
 }
 
 # The options that the rendered page names anywhere, one a line.
