@@ -15,6 +15,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/random.h>
 #include <sys/stat.h>
 
 #include "base/bytes.h"
@@ -240,18 +241,33 @@ static int send_file(struct conversion *c, struct io *file, struct err *err)
 	return r;
 }
 
-/* By way of a file without a name. */
-static int by_spool(struct conversion *c, struct err *err)
+/*
+ * A file without a name, or with one that nobody can have put there before us: the directory is
+ * everybody's. Nobody else may read it either.
+ */
+static int open_spool(struct target **target, struct err *err)
 {
 	const char *dir = getenv("TMPDIR");
 	CLEANUP_FREE char *path = NULL;
-	struct target *target = NULL;
-	struct build *b = NULL;
+	uint64_t id;
 	int r;
 
-	if (asprintf(&path, "%s/imgkit-spool", dir && *dir ? dir : "/var/tmp") < 0)
+	if (getrandom(&id, sizeof(id), 0) != sizeof(id))
+		return err_sys(err, errno, "Could not make a name for a temporary file");
+	if (asprintf(&path, "%s/imgkit-%016" PRIx64, dir && *dir ? dir : "/var/tmp", id) < 0)
 		return err_nomem(err, 0, "a file name");
-	r = target_open(path, TARGET_FORCE | TARGET_UNSAFE, NULL, &target, err);
+	r = target_open(path, TARGET_UNSAFE, NULL, target, err);
+	if (r == 0 && fchmod(file_fd(target_io(*target)), 0600) < 0)
+		r = err_sys(err, errno, "Could not protect '%s'", path);
+	return r;
+}
+
+static int by_spool(struct conversion *c, struct err *err)
+{
+	struct target *target = NULL;
+	struct build *b = NULL;
+	int r = open_spool(&target, err);
+
 	if (r == 0)
 		r = begin_build(c, target_io(target), 0, &b, err);
 	if (r == 0)
