@@ -290,6 +290,8 @@ int cli_exit_code(const struct cli *cli)
 
 /* ---- help ---- */
 
+#define HELP_COLUMN 30 /* width of what stands left of the explanations */
+
 static void print_option(const struct cmd_opt *o)
 {
 	char left[64];
@@ -302,8 +304,11 @@ static void print_option(const struct cmd_opt *o)
 	else
 		n = snprintf(left, sizeof(left), "    --%s", o->name);
 	if (o->arg && n > 0 && (size_t)n < sizeof(left))
-		snprintf(left + n, sizeof(left) - (size_t)n, " %s", o->arg);
-	printf("  %-30s %s\n", left, o->help);
+		n += snprintf(left + n, sizeof(left) - (size_t)n, " %s", o->arg);
+	if (n > HELP_COLUMN)
+		printf("  %s\n  %*s %s\n", left, HELP_COLUMN, "", o->help);
+	else
+		printf("  %-*s %s\n", HELP_COLUMN, left, o->help);
 }
 
 void cli_help(const struct cli *cli)
@@ -456,4 +461,58 @@ struct img *cli_open(const struct cli *cli, const struct img_open_args *args)
 	if (cli->peer)
 		warn_probed_raw(img, args);
 	return img;
+}
+
+/* `snapshot.id=ID,snapshot.name=NAME`: what is given must match. False: no such thing as text. */
+static bool find_snapshot_exactly(const struct cli *cli, struct img *img, const char *text,
+				  unsigned *index)
+{
+	static const struct opt table[] = {
+		{.name = "snapshot.id", .type = OPT_STRING},
+		{.name = "snapshot.name", .type = OPT_STRING},
+		{.name = NULL},
+	};
+	struct opts opts = {0};
+	const char *id, *name;
+	struct err err = {0};
+	unsigned n;
+	const struct snapshot *list = img_snapshots(img, &n);
+	int r = opts_parse(&opts, text, &err);
+
+	if (r == 0)
+		r = opts_check(&opts, table, &err);
+	id = opts_get(&opts, table[0].name);
+	name = opts_get(&opts, table[1].name);
+	for (*index = 0; r == 0 && *index < n; ++*index) {
+		if ((!id || strcmp(list[*index].id, id) == 0) &&
+		    (!name || strcmp(list[*index].name, name) == 0))
+			break;
+	}
+	opts_free(&opts);
+	if (r < 0) {
+		cli_error(cli, "%s", err.msg);
+		cli_error(cli, "Failed in parsing snapshot param '%s'", text);
+	} else if (*index == n) {
+		cli_error(cli, "Failed to load snapshot: Can't find snapshot");
+	}
+	return r == 0 && *index < n;
+}
+
+bool cli_view_snapshot(const struct cli *cli, struct img *img, const char *text)
+{
+	struct err err = {0};
+	unsigned index = 0;
+
+	if (strncmp(text, "snapshot.", strlen("snapshot.")) == 0) {
+		if (!find_snapshot_exactly(cli, img, text, &index))
+			return false;
+	} else if (img_snapshot_find(img, text, &index, &err) < 0) {
+		cli_error(cli, "Failed to load snapshot: %s",
+			  cli->peer ? "Can't find snapshot" : err.msg);
+		return false;
+	}
+	if (img_snapshot_view(img, index, &err) == 0)
+		return true;
+	cli_error(cli, "Failed to load snapshot: %s", err.msg);
+	return false;
 }

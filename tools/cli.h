@@ -104,6 +104,12 @@ int cli_print_json(const struct cli *cli, json_t *v);
 struct img *cli_open(const struct cli *cli, const struct img_open_args *args);
 void cli_open_error(const struct cli *cli, const char *path, const struct err *err);
 
+/*
+ * Makes img, open read-only, a view of an internal snapshot. text: its id or name, or
+ * `snapshot.id=ID,snapshot.name=NAME` (one or both). False: it said why not.
+ */
+bool cli_view_snapshot(const struct cli *cli, struct img *img, const char *text);
+
 /* Flushes stdout and reports a write error (full disk, closed pipe): use as the last step. */
 int cli_finish_output(const struct cli *cli, int code);
 

@@ -151,21 +151,6 @@ static bool parse_window(struct cli *cli, struct convert_cmd *c)
 	return false;
 }
 
-/* `snapshot.id=ID,snapshot.name=NAME`, or the id or name itself. */
-static bool parse_snapshot(struct cli *cli, struct convert_cmd *c)
-{
-	static const char *const prefixes[] = {"snapshot.id=", "snapshot.name="};
-
-	c->snapshot = cli->arg;
-	for (size_t i = 0; i < ARRAY_LEN(prefixes); i++) {
-		size_t n = strlen(prefixes[i]);
-
-		if (strncmp(cli->arg, prefixes[i], n) == 0)
-			c->snapshot = cli->arg + n;
-	}
-	return true;
-}
-
 /* What is copied and how. */
 static bool parse_copy_option(struct cli *cli, struct convert_cmd *c, int id)
 {
@@ -227,7 +212,8 @@ static bool parse_option(struct cli *cli, struct convert_cmd *c, int id)
 		c->req.backing_format = cli->arg;
 		return true;
 	case 'l':
-		return parse_snapshot(cli, c);
+		c->snapshot = cli->arg;
+		return true;
 	case 'n':
 		c->in_place = true;
 		return true;
@@ -375,20 +361,6 @@ static bool open_stdin(const struct cli *cli, struct convert_cmd *c)
 	return true;
 }
 
-static bool view_snapshot(const struct cli *cli, struct convert_cmd *c)
-{
-	struct err err = {0};
-	unsigned index;
-
-	if (!c->snapshot)
-		return true;
-	if (img_snapshot_find(c->src[0], c->snapshot, &index, &err) == 0 &&
-	    img_snapshot_view(c->src[0], index, &err) == 0)
-		return true;
-	cli_error(cli, "Failed to load snapshot: %s", err.msg);
-	return false;
-}
-
 static bool open_sources(const struct cli *cli, struct convert_cmd *c)
 {
 	c->src = calloc(c->n_args, sizeof(struct img *));
@@ -414,7 +386,7 @@ static bool open_sources(const struct cli *cli, struct convert_cmd *c)
 		c->n_src++;
 	}
 	c->req.n_src = c->n_src;
-	return c->in || view_snapshot(cli, c);
+	return c->in || !c->snapshot || cli_view_snapshot(cli, c->src[0], c->snapshot);
 }
 
 static bool open_stdout(struct cli *cli, struct convert_cmd *c)

@@ -25,6 +25,7 @@ static const struct cmd_opt options[] = {
 struct measure_cmd {
 	struct img_open_args open; /* path NULL: none was given */
 	const char *target;
+	const char *snapshot;
 	const char *size_text;
 	struct opts opts;
 	bool json, help;
@@ -105,53 +106,14 @@ static const struct format *find_target(const struct cli *cli, const struct meas
 
 /* ---- the command ---- */
 
-/* `snapshot.id=ID,snapshot.name=NAME`: what is given must match. */
-static int find_exactly(struct img *img, const char *text, unsigned *index, struct err *err)
-{
-	struct opts opts = {0};
-	const char *id, *name;
-	unsigned n;
-	const struct snapshot *list = img_snapshots(img, &n);
-	int r = opts_parse(&opts, text, err);
-
-	id = opts_get(&opts, "snapshot.id");
-	name = opts_get(&opts, "snapshot.name");
-	for (*index = 0; r == 0 && *index < n; ++*index)
-		if ((id || name) && (!id || strcmp(list[*index].id, id) == 0) &&
-		    (!name || strcmp(list[*index].name, name) == 0))
-			break;
-	opts_free(&opts);
-	if (r == 0 && *index == n)
-		r = err_set(err, ENOENT, "Can't find snapshot");
-	return r;
-}
-
-static int view_snapshot(struct img *img, const char *text, struct err *err)
-{
-	unsigned index = 0;
-	int r;
-
-	if (strncmp(text, "snapshot.", 9) == 0)
-		r = find_exactly(img, text, &index, err);
-	else if (img_snapshot_find(img, text, &index, NULL) == 0)
-		r = 0;
-	else
-		r = err_set(err, ENOENT, "Can't find snapshot");
-	return r < 0 ? r : img_snapshot_view(img, index, err);
-}
-
 static struct img *open_source(const struct cli *cli, const struct measure_cmd *c)
 {
-	struct img_open_args open = c->open;
-	struct err err = {0};
 	struct img *img;
 
-	if (open.format && !cli_driver(cli, open.path, open.format))
+	if (c->open.format && !cli_driver(cli, c->open.path, c->open.format))
 		return NULL;
-	open.snapshot = NULL; /* looked for below: other messages than those of open */
-	img = cli_open(cli, &open);
-	if (img && c->open.snapshot && view_snapshot(img, c->open.snapshot, &err) < 0) {
-		cli_error(cli, "Failed to load snapshot: %s", err.msg);
+	img = cli_open(cli, &c->open);
+	if (img && c->snapshot && !cli_view_snapshot(cli, img, c->snapshot)) {
 		io_close(&img->io);
 		img = NULL;
 	}
@@ -208,7 +170,7 @@ static int validate_and_measure(const struct cli *cli, const struct measure_cmd 
 		return help(cli, c);
 	if (c->args > 1)
 		return cli_error(cli, "At most one filename argument is allowed.");
-	if (!c->open.path && (c->open.format || c->open.snapshot))
+	if (!c->open.path && (c->open.format || c->snapshot))
 		return cli_error(cli, "%s require a filename argument.",
 				 cli->peer ? "--image-opts, -f, and -l" : "-f and -l");
 	if (c->open.path && c->size_text)
@@ -260,7 +222,7 @@ static bool parse(struct cli *cli, struct measure_cmd *c, int *code)
 			c->size_text = cli->arg;
 			break;
 		case 'l':
-			c->open.snapshot = cli->arg;
+			c->snapshot = cli->arg;
 			break;
 		case OUTPUT:
 			ok = cli_output(cli, cli->arg, &c->json);
