@@ -265,8 +265,12 @@ static bool check_offload(const struct cli *cli, const struct convert_cmd *c)
 /* What does not go together, in the peer's order. */
 static bool validate(const struct cli *cli, struct convert_cmd *c)
 {
+	const struct copy_args *copy = &c->req.copy;
+
 	if (!check_offload(cli, c))
 		return false;
+	if ((copy->level || copy->narrow) && !copy->compress)
+		return conflict(cli, "--compression-level and --compression-window need -c");
 	if (c->req.dst_is_zero && !c->in_place)
 		return conflict(cli, "--target-is-zero requires use of -n flag");
 	if (!c->output && c->n_args)

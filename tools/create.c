@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 /* img create: a new, empty image, or an overlay over a backing file. */
+#include <errno.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -169,6 +170,8 @@ static int give_options_help(const struct cli *cli, const struct create_cmd *c)
 
 static int fail(const struct cli *cli, const struct create_plan *plan, const struct err *err)
 {
+	if (err->code == EEXIST) /* its text is complete */
+		return cli_error(cli, "%s", err->msg);
 	return cli_error(cli, "%s: %s%s%s", plan->path, err->msg, plan->hint ? "\n" : "",
 			 plan->hint ? plan->hint : "");
 }

@@ -193,6 +193,8 @@ static int copy_to(struct conversion *c, struct build *b, struct err *err)
 /* Errors of making the new image, as against those of copying. */
 static int not_made(const struct conversion *c, int r, struct err *err)
 {
+	if (r == -EEXIST) /* its text is complete */
+		return r;
 	return err_ctx(err, r, "%s: error while converting %s", c->req->path, c->plan.fmt->name);
 }
 
