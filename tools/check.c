@@ -9,16 +9,17 @@
 #include "base/json.h"
 #include "cli.h"
 
-enum { OUTPUT = CLI_LONG, PROGRESS };
+enum { OUTPUT = CLI_LONG, PROGRESS, UNTRUSTED };
 
 static const struct cmd_opt options[] = {
 	{'f', "format", "FMT", "format of the image (default: found out from its content)"},
 	{'r', "repair", "leaks|all", "repair leaked clusters only, or all that can be repaired"},
 	{OUTPUT, "output", "human|json", "how to print the result"},
-	{'p', NULL, NULL, "show progress"},
+	{'p', "progress-bar", NULL, "show progress"},
 	{PROGRESS, "progress", "MODE", "the same, in this way: auto, plain, json or none"},
 	{'T', "cache", "CACHE", "none, writeback, writethrough, directsync or unsafe"},
 	{'U', "force-share", NULL, "check an image that another process has open for writing"},
+	{UNTRUSTED, "untrusted", NULL, "open no file but those named here; never guess raw"},
 	{'q', "quiet", NULL, "print errors only"},
 	{0},
 };
@@ -268,6 +269,9 @@ static int run(struct cli *cli)
 			break;
 		case 'U':
 			c.open.flags |= IMG_SHARE;
+			break;
+		case UNTRUSTED:
+			c.open.flags |= IMG_UNTRUSTED;
 			break;
 		case 'q':
 			c.quiet = true;

@@ -18,8 +18,7 @@ static const struct cmd_opt options[] = {
 	{OUTPUT, "output", "human|json", "how to print it"},
 	{'t', "cache", "CACHE", "none, writeback, writethrough, directsync or unsafe"},
 	{'U', "force-share", NULL, "look at an image that another process has open for writing"},
-	{UNTRUSTED, "untrusted", NULL,
-	 "somebody else's image: open no other file, take nothing for raw"},
+	{UNTRUSTED, "untrusted", NULL, "open no file but those named here; never guess raw"},
 	{0},
 };
 

@@ -8,7 +8,7 @@
 
 #include "cli.h"
 
-enum { OUTPUT = CLI_LONG };
+enum { OUTPUT = CLI_LONG, UNTRUSTED };
 
 static const struct cmd_opt options[] = {
 	{'f', "format", "FMT", "format of the image (default: found out from its content)"},
@@ -16,6 +16,7 @@ static const struct cmd_opt options[] = {
 	{'l', "max-length", "LENGTH", "how much of the disk to look at"},
 	{OUTPUT, "output", "human|json", "how to print it"},
 	{'U', "force-share", NULL, "look at an image that another process has open for writing"},
+	{UNTRUSTED, "untrusted", NULL, "open no file but those named here; never guess raw"},
 	{0},
 };
 
@@ -128,6 +129,9 @@ static int run(struct cli *cli)
 			break;
 		case 'U':
 			c.open.flags |= IMG_SHARE;
+			break;
+		case UNTRUSTED:
+			c.open.flags |= IMG_UNTRUSTED;
 			break;
 		}
 		if (!ok)

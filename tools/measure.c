@@ -9,7 +9,7 @@
 #include "cli.h"
 #include "ops/target.h"
 
-enum { OUTPUT = CLI_LONG, SIZE };
+enum { OUTPUT = CLI_LONG, UNTRUSTED };
 
 static const struct cmd_opt options[] = {
 	{'f', "format", "FMT", "format of FILE (default: found out from its content)"},
@@ -19,6 +19,7 @@ static const struct cmd_opt options[] = {
 	{'l', "snapshot", "SNAPSHOT", "measure this internal snapshot of FILE"},
 	{OUTPUT, "output", "human|json", "how to print the result"},
 	{'U', "force-share", NULL, "measure an image that another process has open for writing"},
+	{UNTRUSTED, "untrusted", NULL, "open no file but those named here; never guess raw"},
 	{0},
 };
 
@@ -229,6 +230,9 @@ static bool parse(struct cli *cli, struct measure_cmd *c, int *code)
 			break;
 		case 'U':
 			c->open.flags |= IMG_SHARE;
+			break;
+		case UNTRUSTED:
+			c->open.flags |= IMG_UNTRUSTED;
 			break;
 		}
 		if (!ok)

@@ -8,13 +8,14 @@
 
 #include "cli.h"
 
-enum { SHRINK = CLI_LONG, PREALLOCATION };
+enum { SHRINK = CLI_LONG, PREALLOCATION, UNTRUSTED };
 
 static const struct cmd_opt options[] = {
 	{'f', "format", "FMT", "format of the image (default: found out from its content)"},
 	{SHRINK, "shrink", NULL, "permit a smaller size: what lies beyond is lost"},
 	{PREALLOCATION, "preallocation", "MODE",
 	 "space for what is added: off (the default), metadata, falloc or full"},
+	{UNTRUSTED, "untrusted", NULL, "open no file but those named here; never guess raw"},
 	{'q', "quiet", NULL, "print errors only"},
 	{0},
 };
@@ -104,6 +105,9 @@ static bool parse(struct cli *cli, struct resize_cmd *c, int *code)
 			break;
 		case PREALLOCATION:
 			ok = parse_preallocation(cli, cli->arg, &c->req.prealloc);
+			break;
+		case UNTRUSTED:
+			c->open.flags |= IMG_UNTRUSTED;
 			break;
 		case 'q':
 			c->quiet = true;

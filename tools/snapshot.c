@@ -13,7 +13,7 @@
 #include "ops/info.h"
 #include "ops/snapshot.h"
 
-enum { OUTPUT = CLI_LONG };
+enum { OUTPUT = CLI_LONG, UNTRUSTED };
 
 static const struct cmd_opt options[] = {
 	{'f', "format", "FMT", "format of the image (default: found out from its content)"},
@@ -23,6 +23,7 @@ static const struct cmd_opt options[] = {
 	{'d', "delete", "SNAPSHOT", "delete a snapshot, given by its name or id"},
 	{OUTPUT, "output", "human|json", "how to print the list"},
 	{'U', "force-share", NULL, "list although another process has the image open for writing"},
+	{UNTRUSTED, "untrusted", NULL, "open no file but those named here; never guess raw"},
 	{'q', "quiet", NULL, "print errors only"},
 	{0},
 };
@@ -224,6 +225,9 @@ static int run(struct cli *cli)
 			break;
 		case 'U':
 			c.open.flags |= IMG_SHARE;
+			break;
+		case UNTRUSTED:
+			c.open.flags |= IMG_UNTRUSTED;
 			break;
 		case 'q': /* nothing but errors and the list is printed anyway */
 			break;
