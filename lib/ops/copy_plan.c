@@ -12,6 +12,7 @@
 
 #include "base/bytes.h"
 #include "io/stream.h"
+#include "ops/extent.h"
 
 #define MIN_GAP  (256 * KiB) /* a hole that ends a chunk */
 #define MAX_ZERO (1 * GiB)   /* length of a zero chunk: now and then somebody looks at cancel */
@@ -24,7 +25,7 @@ static enum class classify(const struct plan *p) {
 	if (p->layer && e->kind == EXT_ABSENT && e->off < p->below) return IS_KEPT;
 	if (p->layer && e->kind != EXT_DATA && e->kind != EXT_CODED &&
 	    e->off >= p->backing_size) return IS_KEPT; /* zeros anyway */
-	if (p->all_data || e->kind == EXT_DATA || e->kind == EXT_CODED) return IS_DATA;
+	if (p->all_data || extent_is_data(e)) return IS_DATA;
 	return IS_ZERO;
 }
 
@@ -33,25 +34,6 @@ static void cut_at(struct extent *e, uint64_t border)
 {
 	if (e->off < border && e->len > border - e->off)
 		e->len = border - e->off;
-}
-
-/* A hole of the file under stored data reads as zeros. */
-static int look_below(struct plan *p, struct err *err)
-{
-	struct extent *e = &p->ext, below;
-	uint64_t end;
-	int r;
-
-	if (e->kind != EXT_DATA || !e->io || e->io == p->src || !add_ok(e->host, e->len, &end) ||
-	    end > io_size(e->io))
-		return 0;
-	r = io_map(e->io, e->host, e->len, &below, err);
-	if (r < 0)
-		return r;
-	e->len = below.len;
-	if (below.kind == EXT_ZERO)
-		e->kind = EXT_ZERO;
-	return 0;
 }
 
 /* Makes ext the extent at `at`. */
@@ -67,7 +49,7 @@ static int find_extent(struct plan *p, uint64_t at, struct err *err)
 	else
 		r = io_map(p->src, at, p->size - at, e, err);
 	if (r == 0)
-		r = look_below(p, err);
+		r = extent_look_below(p->src, e, err);
 	if (r < 0 && p->salvage) {
 		*e = (struct extent){.kind = EXT_DATA, .off = at};
 		e->len = min_u64(p->align, p->size - at);

@@ -1,0 +1,209 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+/* img-checksum: what `img checksum` runs; see tools/checksum.c. Hash functions from libcrypto. */
+#include <inttypes.h>
+#include <openssl/evp.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "base/bytes.h"
+#include "base/cleanup.h"
+#include "base/json.h"
+#include "checksum.h"
+#include "ops/checksum.h"
+
+/* ---- the hash function ---- */
+
+struct evp_hash {
+	struct checksum_hash hash; /* first */
+	EVP_MD *md;
+};
+
+static void *evp_open(const struct checksum_hash *hash)
+{
+	const struct evp_hash *h = (const struct evp_hash *)(const void *)hash;
+	EVP_MD_CTX *ctx = EVP_MD_CTX_new();
+
+	if (ctx && EVP_DigestInit_ex2(ctx, h->md, NULL))
+		return ctx;
+	EVP_MD_CTX_free(ctx);
+	return NULL;
+}
+
+static void evp_close(void *ctx)
+{
+	EVP_MD_CTX_free(ctx);
+}
+
+static bool evp_digest(void *ctx, unsigned char tag, const void *data, size_t len,
+		       unsigned char *out)
+{
+	/* NULL: the algorithm of last time. */
+	return EVP_DigestInit_ex2(ctx, NULL, NULL) && EVP_DigestUpdate(ctx, &tag, 1) &&
+	       EVP_DigestUpdate(ctx, data, len) && EVP_DigestFinal_ex(ctx, out, NULL);
+}
+
+static bool evp_find(const struct cli *cli, const char *name, struct evp_hash *h)
+{
+	h->md = EVP_MD_fetch(NULL, name, NULL);
+	if (h->md && EVP_MD_get_size(h->md) > 0 && EVP_MD_get_size(h->md) <= CHECKSUM_MAX &&
+	    !(EVP_MD_get_flags(h->md) & EVP_MD_FLAG_XOF)) {
+		h->hash = (struct checksum_hash){
+			.len = (size_t)EVP_MD_get_size(h->md),
+			.open = evp_open,
+			.close = evp_close,
+			.digest = evp_digest,
+		};
+		return true;
+	}
+	cli_error(cli, "Unknown hash function '%s' (see 'openssl list -digest-algorithms')", name);
+	return false;
+}
+
+/* ---- the command ---- */
+
+struct checksum_cmd {
+	struct img_open_args open;
+	const char *algorithm, *snapshot;
+	unsigned workers;
+	bool json;
+	enum progress_mode progress;
+};
+
+static bool parse_option(struct cli *cli, struct checksum_cmd *c, int id)
+{
+	uint64_t n;
+
+	switch (id) {
+	case CLI_ARG:
+		if (c->open.path) {
+			cli_usage(cli, "Unexpected argument: %s", cli->arg);
+			return false;
+		}
+		c->open.path = cli->arg;
+		return true;
+	case 'f':
+		c->open.format = cli->arg;
+		return true;
+	case 'a':
+		c->algorithm = cli->arg;
+		return true;
+	case 'l':
+		c->snapshot = cli->arg;
+		return true;
+	case CHECKSUM_OUTPUT:
+		return cli_output(cli, cli->arg, &c->json);
+	case 'm':
+		if (!cli_uint(cli, "number of threads", cli->arg, 1, 256, &n))
+			return false;
+		c->workers = (unsigned)n;
+		return true;
+	case 'T':
+		return cli_cache(cli, cli->arg, &c->open.flags);
+	case 'U':
+		c->open.flags |= IMG_SHARE;
+		return true;
+	case CHECKSUM_UNTRUSTED:
+		c->open.flags |= IMG_UNTRUSTED;
+		return true;
+	case 'p':
+		c->progress = PROGRESS_AUTO;
+		return true;
+	default: /* CHECKSUM_PROGRESS */
+		return progress_parse(cli, cli->arg, &c->progress);
+	}
+}
+
+static int print_sum(const struct cli *cli, const struct checksum_cmd *c, const struct img *img,
+		     const unsigned char *sum, size_t len)
+{
+	char hex[2 * CHECKSUM_MAX + 1];
+	json_t *obj;
+	int r;
+
+	for (size_t i = 0; i < len; i++)
+		snprintf(hex + 2 * i, 3, "%02x", sum[i]);
+	if (!c->json) {
+		printf("%s  ", hex);
+		cli_put_text(cli, c->open.path);
+		putchar('\n');
+		return 0;
+	}
+	obj = json_object();
+	r = obj ? 0 : -1;
+	r |= json_set_text(obj, "filename", c->open.path);
+	r |= json_set_text(obj, "format", img->fmt->name);
+	r |= json_set_u64(obj, "virtual-size", io_size(&img->io));
+	r |= json_set_text(obj, "algorithm", c->algorithm);
+	r |= json_set_u64(obj, "block-size", CHECKSUM_BLOCK);
+	r |= json_set_text(obj, "checksum", hex);
+	if (r != 0) {
+		json_decref(obj);
+		obj = NULL;
+	}
+	return cli_print_json(cli, obj);
+}
+
+static int sum_image(const struct cli *cli, const struct checksum_cmd *c, struct img *img,
+		     const struct evp_hash *h)
+{
+	unsigned char sum[CHECKSUM_MAX];
+	struct progress *progress;
+	struct job job = {0};
+	struct err err = {0};
+	int r, sig;
+
+	if (c->snapshot && !cli_view_snapshot(cli, img, c->snapshot))
+		return 1;
+	progress = progress_start(cli, c->progress, "checksum", &job);
+	r = checksum_run(&img->io, &h->hash, c->workers, sum, &job, &err);
+	sig = progress_stop(progress, r == 0);
+	if (r < 0 && sig)
+		return cli_interrupted(cli, sig);
+	if (r < 0)
+		return cli_error(cli, "%s", err.msg);
+	return print_sum(cli, c, img, sum, h->hash.len);
+}
+
+static int run(struct cli *cli)
+{
+	struct checksum_cmd c = {.algorithm = "sha256", .progress = PROGRESS_NONE};
+	struct evp_hash h = {0};
+	struct img *img;
+	int id, code = 1;
+
+	while ((id = cli_next(cli)) != CLI_END) {
+		if (id == CLI_EXIT)
+			return cli_exit_code(cli);
+		if (!parse_option(cli, &c, id))
+			return 1;
+	}
+	if (!c.open.path)
+		return cli_usage(cli, "Expecting image file name");
+	if (!evp_find(cli, c.algorithm, &h))
+		return 1;
+	cli->stdout_taken = true; /* the sum alone goes there */
+	img = cli_open(cli, &c.open);
+	if (img) {
+		code = sum_image(cli, &c, img, &h);
+		io_close(&img->io);
+	}
+	EVP_MD_free(h.md);
+	return cli_finish_output(cli, code);
+}
+
+/* The help of the whole program: there is one command only. */
+void cli_help_all(const struct cli *cli)
+{
+	cli_help(cli);
+}
+
+int main(int argc, char **argv)
+{
+	struct cli cli = {.prog = "img", .cmd = &cmd_checksum};
+
+	signal(SIGPIPE, SIG_IGN);
+	cli.argc = argc > 0 ? argc - 1 : 0;
+	cli.argv = argv + 1;
+	return run(&cli);
+}
