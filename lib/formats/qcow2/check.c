@@ -90,7 +90,7 @@ static int count_window(struct check *ck, uint64_t first, struct err *err)
 {
 	int r = window_maps(ck, first, err);
 
-	memset(&ck->tally, 0, sizeof(ck->tally));
+	ck->tally = (struct tally){.outside = UINT64_MAX};
 	ck->first_pass = first == 0;
 	ck->bad.n = ck->bad_copied.n = 0;
 	ck->bad.all = ck->bad_copied.all = false;
@@ -117,14 +117,14 @@ static void report_overflows(struct check *ck)
 {
 	unsigned n = (unsigned)min_u64(ck->refs.n_over, REFMAP_OVERS);
 
-	for (unsigned i = 0; i < n; i++)
+	for (unsigned i = 0; i < n; i++) {
 		check_report(ck, F_OVERFLOW, "ERROR: overflow cluster offset=0x%" PRIx64,
 			     ck->refs.over[i].k << ck->cluster_bits);
-	if (n)
 		check_report(ck, F_OVERFLOW,
 			     "Use qemu-img amend to increase the refcount entry "
 			     "width or qemu-img convert to create a clean copy if the image cannot "
 			     "be opened for writing");
+	}
 }
 
 /* Adds up what the pass over a window found. */
@@ -138,6 +138,7 @@ static void sum_window(struct check *ck)
 		return;
 	ck->sum.corruptions += ck->tally.corruptions;
 	ck->sum.zero_fixes = ck->tally.zero_fixes;
+	ck->outside = ck->tally.outside;
 	res->allocated_clusters = ck->tally.allocated;
 	res->compressed_clusters = ck->tally.compressed;
 	res->fragmented_clusters = ck->tally.fragmented;
@@ -165,6 +166,15 @@ static int check_one(struct check *ck, uint64_t first, struct err *err)
 	report_overflows(ck);
 	r = check_compare(ck, 0, err);
 	return r < 0 ? r : check_report_copied(ck, "ERROR", err);
+}
+
+int check_all(struct check *ck, struct err *err)
+{
+	int r = 0;
+
+	for (uint64_t first = 0; r == 0 && first < ck->clusters; first += ck->window)
+		r = check_one(ck, first, err);
+	return r;
 }
 
 int check_window(struct check *ck, uint64_t first, struct err *err)
@@ -232,8 +242,8 @@ static int check_run(struct check *ck, struct err *err)
 		r = check_read_meta(ck, err);
 	if (r == 0)
 		r = check_read_reftable(ck, err);
-	for (uint64_t first = 0; r == 0 && first < ck->clusters; first += ck->window)
-		r = check_one(ck, first, err);
+	if (r == 0)
+		r = check_all(ck, err);
 	if (r == 0 && ck->fix)
 		r = check_repair(ck, err);
 	check_report_end(ck);
@@ -248,7 +258,7 @@ static void check_results(struct check *ck)
 	res->corruptions = sum->corruptions + sum->blocks + sum->too_low + sum->copied;
 	res->leaks = sum->too_high;
 	res->check_errors = sum->check_errors;
-	res->image_end_offset = (ck->highest + 1) << ck->cluster_bits;
+	res->image_end_offset = (ck->highest_said + 1) << ck->cluster_bits;
 	res->total_clusters = div_up(round_down(ck->h->size, 512), ck->cluster);
 }
 

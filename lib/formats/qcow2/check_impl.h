@@ -94,6 +94,7 @@ struct tally {
 	uint64_t copied;      /* wrong COPIED flags, of active L1 and L2 entries */
 	uint64_t zero_fixes;  /* BAD_ALIGN_ZERO entries that the repair drops */
 	uint64_t allocated, compressed, fragmented;
+	uint64_t outside; /* lowest cluster past the end of the file that something refers to */
 };
 
 /* What a check found so far; the sums of the peer. */
@@ -104,6 +105,7 @@ struct counts {
 	uint64_t copied;
 	uint64_t check_errors;
 	uint64_t zero_fixes;
+	bool unreadable_said;
 	bool rebuild; /* something needs new refcount blocks: only -r all */
 };
 
@@ -156,11 +158,14 @@ struct check {
 
 	/* Over all windows: */
 	struct counts sum;
-	uint64_t highest;     /* last cluster with a reference or a refcount */
-	unsigned char *need;  /* owned bitmap: refcount blocks that cover a reference */
-	struct plan *plan;    /* of a repair: see repair.c */
-	bool mend_copied;     /* the repair puts COPIED flags right */
-	uint64_t copied_left; /* flags that it may not touch */
+	uint64_t outside;      /* see struct tally */
+	uint64_t highest;      /* last cluster with a reference or a refcount */
+	uint64_t highest_said; /* the same in the result: of refcounts that can be read */
+	unsigned char *need;   /* owned bitmap: refcount blocks that cover a reference */
+	struct plan *plan;     /* of a repair: see repair.c */
+	bool unsafe_known;     /* entries in `unsafe` tables stay as they are, see repair.c */
+	bool mend_copied;      /* the repair puts COPIED flags right */
+	uint64_t copied_left;  /* flags that it may not touch */
 };
 
 #define CHECK_MAP_BUDGET (128 * MiB)
@@ -214,7 +219,11 @@ int check_add_region(struct check *ck, uint64_t off, uint64_t bytes, uint64_t ti
 		     struct err *err);
 check_stretch_fn check_stretch_clusters; /* check_add_region for the stretches of a sweep */
 bool check_outside(const struct check *ck, uint64_t off, uint64_t bytes);
+/* Remembers that a region that is outside the file is referred to. */
+void check_note_outside(const struct check *ck, struct tally *tally, uint64_t off);
 void check_decode(const struct check *ck, const void *table, uint64_t i, struct entry *e);
+/* Whether the repair makes a plain zero cluster of the table's entry: then it does not count. */
+bool check_drops(const struct check *ck, uint64_t table, const struct entry *e);
 /* L2 entries per table. */
 uint64_t check_l2_entries(const struct check *ck);
 int check_map_error(int r, struct err *err);
@@ -246,6 +255,8 @@ int check_compare(struct check *ck, unsigned fix, struct err *err);
 
 /* ---- check.c ---- */
 unsigned check_threads(uint64_t items);
+/* Counts, compares and reports all windows. */
+int check_all(struct check *ck, struct err *err);
 /* Makes ck->refs and ck->stored cover the window that starts at cluster `first`, silently. */
 int check_window(struct check *ck, uint64_t first, struct err *err);
 

@@ -232,6 +232,8 @@ static int count_piece(struct check *ck, uint64_t off, uint64_t bytes, struct er
 {
 	if (!bytes || !check_outside(ck, off, bytes))
 		return check_add_region(ck, off, bytes, 1, err);
+	if (off != ck->h->snapshots_offset || !ck->snap_cut) /* that is written anew */
+		check_note_outside(ck, &ck->tally, off);
 	if (ck->first_pass) {
 		ck->sum.corruptions++;
 		check_report_region(ck, off, bytes);
@@ -260,6 +262,7 @@ static int bitmap_entry(void *ctx, uint64_t at, uint64_t value, struct err *err)
 		return 0;
 	if (!check_outside(ck, off, ck->cluster))
 		return check_add_region(ck, off, ck->cluster, p->total, err);
+	check_note_outside(ck, &ck->tally, off);
 	if (ck->first_pass) {
 		ck->sum.corruptions += p->total;
 		check_report_region(ck, off, ck->cluster);

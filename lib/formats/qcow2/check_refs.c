@@ -317,6 +317,16 @@ static void unreadable(struct compare *c, uint64_t k, unsigned n)
 	if (c->fix)
 		return;
 	c->ck->sum.check_errors += n;
+	if (!c->ck->sum.unreadable_said) {
+		uint64_t i = k >> c->ck->refblock_bits;
+
+		c->ck->sum.unreadable_said = true;
+		check_report(c->ck, F_NOTE,
+			     "qcow2: Image is corrupt: Refblock offset %#" PRIx64 " unaligned "
+			     "(reftable index: %#" PRIx64 "); further non-fatal corruption events "
+			     "will be suppressed",
+			     check_block_offset(c->ck, i), i);
+	}
 	for (unsigned j = 0; j < n; j++)
 		check_report(c->ck, F_UNREADABLE,
 			     "Can't get refcount for cluster %" PRIu64 ": Input/output error",
@@ -332,12 +342,18 @@ static int compare_32(struct compare *c, uint64_t k, uint64_t end)
 	uint64_t stored = refmap_word(&ck->stored, k) & mask;
 	uint64_t block = k >> ck->refblock_bits;
 
-	if (refs | stored)
-		ck->highest = max_u64(ck->highest,
-				      k + (63 - (unsigned)__builtin_clzll(refs | stored)) / 2);
+	bool readable = !ck->bad_blocks || check_block_readable(ck, block);
+
+	if (refs | stored) {
+		uint64_t last = k + (63 - (unsigned)__builtin_clzll(refs | stored)) / 2;
+
+		ck->highest = max_u64(ck->highest, last);
+		if (readable) /* the peer does not see the others */
+			ck->highest_said = max_u64(ck->highest_said, last);
+	}
 	if (refs && ck->need)
 		ck->need[block / 8] |= (unsigned char)(1U << (block % 8));
-	if (ck->bad_blocks && !check_block_readable(ck, block)) {
+	if (!readable) {
 		unreadable(c, k, n);
 		return 0;
 	}

@@ -115,6 +115,7 @@ struct walk {
 	struct check *ck;
 	uint64_t l1_offset;           /* of the table that is walked */
 	const struct bad_tables *bad; /* L2 tables that have something to report */
+	uint64_t table;               /* offset of the L2 table that is walked */
 	const char *verb;             /* of COPIED lines */
 	uint64_t left;                /* L2 tables that will still be read */
 	uint64_t l1_left;             /* bytes of L1 tables: hostile ones overlap */
@@ -133,6 +134,7 @@ static int walk_l2(struct walk *w, uint64_t off, struct err *err)
 	if (job_cancelled(ck->job))
 		return err_set(err, ECANCELED, "cancelled");
 	w->left--;
+	w->table = off;
 	r = io_pread_tail(ck->file, w->buf, ck->cluster, off, err);
 	for (uint64_t i = 0; r == 0 && i < check_l2_entries(ck); i++) {
 		struct entry e;
@@ -143,13 +145,15 @@ static int walk_l2(struct walk *w, uint64_t off, struct err *err)
 	return r;
 }
 
-static void say_misaligned(struct check *ck, const struct entry *e)
+static void say_misaligned(struct walk *w, const struct entry *e)
 {
+	struct check *ck = w->ck;
+
 	if (e->bad & BAD_ALIGN_ZERO)
 		check_report(ck, F_L2_ALIGN,
 			     "%s offset=%" PRIx64 ": Preallocated cluster is not "
 			     "properly aligned; L2 entry corrupted.",
-			     ck->fix & CHECK_FIX_ERRORS ? "Repairing" : "ERROR", e->off);
+			     check_drops(ck, w->table, e) ? "Repairing" : "ERROR", e->off);
 	if (e->bad & BAD_ALIGN_DATA)
 		check_report(ck, F_L2_ALIGN,
 			     "ERROR offset=%" PRIx64 ": Data cluster is not properly "
@@ -187,8 +191,8 @@ static void say_entry(struct walk *w, const struct entry *e, uint64_t i)
 			     "ERROR offset=%" PRIx64 ": Allocated cluster has "
 			     "corrupted subcluster allocation bitmap",
 			     e->off);
-	say_misaligned(ck, e);
-	if (e->bad & BAD_REGION)
+	say_misaligned(w, e);
+	if ((e->bad & BAD_REGION) && !check_drops(ck, w->table, e))
 		check_report_region(ck, e->off, e->size);
 	if (e->bad & BAD_UNALLOC_BITMAP)
 		check_report(ck, F_L2_BITMAP,

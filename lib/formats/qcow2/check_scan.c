@@ -28,6 +28,13 @@ bool check_outside(const struct check *ck, uint64_t off, uint64_t bytes)
 	       (end > ck->file_size && end - ck->file_size >= ck->cluster);
 }
 
+void check_note_outside(const struct check *ck, struct tally *tally, uint64_t off)
+{
+	uint64_t end = div_up(ck->file_size, ck->cluster);
+
+	tally->outside = min_u64(tally->outside, max_u64(off >> ck->cluster_bits, end));
+}
+
 int check_map_error(int r, struct err *err)
 {
 	return r == -ENOMEM ? err_nomem(err, 1 << 16, "reference counts") : r;
@@ -111,6 +118,12 @@ void check_decode(const struct check *ck, const void *table, uint64_t i, struct 
 	}
 }
 
+bool check_drops(const struct check *ck, uint64_t table, const struct entry *e)
+{
+	return (e->bad & BAD_ALIGN_ZERO) && (ck->fix & CHECK_FIX_ERRORS) &&
+	       !(ck->unsafe_known && check_bad_has(&ck->unsafe, table));
+}
+
 /* ---- a scan of L2 tables by several threads ---- */
 
 struct scan {
@@ -128,6 +141,7 @@ struct scanner {
 	struct extent seen;
 	struct tally tally;
 	const struct l2_ref *ref;
+	bool copied;         /* it is an active table: its flags are looked at */
 	uint64_t contiguous; /* where the next cluster would be if not fragmented; 0: any */
 	bool bad, bad_copied;
 };
@@ -138,7 +152,7 @@ static int scan_copied(struct scanner *s, const struct entry *e, struct err *err
 	bool wrong = false;
 	int r;
 
-	if (!e->stored || !s->ref->active || !check_copied_due(s->ck, k))
+	if (!e->stored || !s->copied || !check_copied_due(s->ck, k))
 		return 0;
 	r = check_copied_wrong(s->ck, e->raw, k, true, &wrong, &count, err);
 	if (wrong) {
@@ -164,12 +178,14 @@ static int scan_entry(struct scanner *s, uint64_t i, struct err *err)
 
 	check_decode(ck, s->buf, i, &e);
 	if (e.bad) {
-		bool drop = (e.bad & BAD_ALIGN_ZERO) && (ck->fix & CHECK_FIX_ERRORS);
+		bool drop = check_drops(ck, s->ref->off, &e);
 
 		s->bad = true;
 		s->tally.zero_fixes += drop;
 		if (drop) /* the repair makes a plain zero cluster of it */
 			return 0;
+		if (e.bad & BAD_REGION)
+			check_note_outside(ck, &s->tally, e.off);
 		s->tally.corruptions += (unsigned)__builtin_popcount(e.bad) * s->ref->total;
 	}
 	if (e.stored)
@@ -213,8 +229,7 @@ static int scan_run(struct scanner *s, uint64_t i, uint64_t n, struct err *err)
 	if (ck->counting)
 		r = check_add_region(ck, off, n << ck->cluster_bits, s->ref->total, err);
 	scan_fragments(s, off, n);
-	if (!ck->check_copied || !s->ref->active ||
-	    check_copied_run_fine(ck, raw & ENTRY_COPIED, k, n))
+	if (!ck->check_copied || !s->copied || check_copied_run_fine(ck, raw & ENTRY_COPIED, k, n))
 		return r;
 	for (uint64_t j = 0; r == 0 && j < n; j++) {
 		struct entry e;
@@ -259,6 +274,7 @@ static int scan_l2(struct scanner *s, const struct l2_ref *ref, struct err *err)
 	if (job_cancelled(ck->job))
 		return err_set(err, ECANCELED, "cancelled");
 	s->ref = ref;
+	s->copied = ref->active && ref->off;
 	job_advance(ck->job, ck->cluster);
 	if (check_hole(ck, &s->seen, ref->off, ck->cluster))
 		return 0;
@@ -284,6 +300,7 @@ static void tally_add(struct tally *sum, const struct tally *t)
 	sum->allocated += t->allocated;
 	sum->compressed += t->compressed;
 	sum->fragmented += t->fragmented;
+	sum->outside = min_u64(sum->outside, t->outside);
 }
 
 #define SCAN_STEP 8
@@ -293,7 +310,7 @@ static int scan_worker(void *ctx, unsigned worker, struct err *err)
 	struct scan *scan = ctx;
 	struct check *ck = scan->ck;
 	CLEANUP_FREE unsigned char *buf = malloc(ck->cluster);
-	struct scanner s = {.scan = scan, .ck = ck, .buf = buf};
+	struct scanner s = {.scan = scan, .ck = ck, .buf = buf, .tally.outside = UINT64_MAX};
 	int r = 0;
 
 	(void)worker;
@@ -326,7 +343,8 @@ static void l2_merge(struct check *ck)
 {
 	size_t n = 0;
 
-	qsort(ck->l2, ck->n_l2, sizeof(*ck->l2), l2_order);
+	if (ck->n_l2)
+		qsort(ck->l2, ck->n_l2, sizeof(*ck->l2), l2_order);
 	for (size_t i = 0; i < ck->n_l2; i++) {
 		if (n && ck->l2[n - 1].off == ck->l2[i].off) {
 			ck->l2[n - 1].active += ck->l2[i].active;
@@ -417,10 +435,12 @@ static int l1_entry(void *ctx, uint64_t at, uint64_t value, struct err *err)
 		ck->tally.corruptions += p->total;
 	if (!is_aligned(off, ck->cluster))
 		ck->tally.corruptions += p->total;
-	if (check_outside(ck, off, ck->cluster))
+	if (check_outside(ck, off, ck->cluster)) {
 		ck->tally.corruptions += p->total;
-	else if (ck->counting)
+		check_note_outside(ck, &ck->tally, off);
+	} else if (ck->counting) {
 		r = check_add_region(ck, off, ck->cluster, p->total, err);
+	}
 	if (r == 0 && p->active && off && check_copied_due(ck, k))
 		r = check_copied_wrong(ck, value, k, false, &wrong, &count, err);
 	ck->tally.copied += wrong;
@@ -450,10 +470,12 @@ static int list_l1(struct check *ck, uint64_t off, uint64_t bytes, bool active,
 
 	if (!bytes)
 		return 0;
-	if (check_outside(ck, off, bytes))
+	if (check_outside(ck, off, bytes)) {
 		ck->tally.corruptions++;
-	else
+		check_note_outside(ck, &ck->tally, off);
+	} else {
 		r = check_refs_push(clusters, off, round_up(bytes, ck->cluster), active);
+	}
 	if (r == 0 && off < ck->file_size)
 		r = check_refs_push(entries, off, bytes, active);
 	return r;

@@ -11,7 +11,7 @@
  *	  snapshot table are written where nothing is	- flush -
  *	4 table entries and the header switch to them		- flush -
  *	5 refcounts that are too high are lowered		- flush -
- *	6 COPIED flags that are missing are set			- flush -
+ *	6 COPIED flags that are still wrong are set (or cleared) - flush -
  *	7 the dirty and the corrupt bit are cleared, if nothing is left
  *
  * Blocks that are sound are corrected in place; only what is missing, misplaced or shared gets a new
@@ -36,7 +36,7 @@ static int drop_entries(struct check *ck, unsigned char *table, uint64_t off, st
 		struct entry e;
 
 		check_decode(ck, table, i, &e);
-		if (!(e.bad & BAD_ALIGN_ZERO))
+		if (!check_drops(ck, off, &e))
 			continue;
 		v[0] = be64_make(ck->entry_size == 8 ? ENTRY_ZERO : 0);
 		if (ck->entry_size == 16)
@@ -47,29 +47,47 @@ static int drop_entries(struct check *ck, unsigned char *table, uint64_t off, st
 	return changed ? io_pwrite(ck->file, table, ck->cluster, off, err) : 0;
 }
 
+/* Whether a table with such entries may not be written to. */
+static bool drops_in_unsafe(struct check *ck)
+{
+	if (ck->bad.all || ck->l2_split)
+		ck->unsafe.all = true;
+	for (size_t i = 0; i < ck->bad.n; i++)
+		if (check_bad_has(&ck->unsafe, ck->bad.v[i]))
+			return true;
+	return ck->unsafe.all;
+}
+
+/* Checks again, silently, with entries of those tables counted as what they are. */
+static int check_without_drops(struct check *ck, struct err *err)
+{
+	uint64_t check_errors = ck->sum.check_errors;
+	int r;
+
+	check_report(ck, F_NOTE,
+		     "ERROR L2 tables share clusters with something else: their "
+		     "entries are not repaired");
+	ck->unsafe_known = ck->muted = true;
+	ck->sum = (struct counts){.check_errors = check_errors};
+	r = check_all(ck, err);
+	ck->muted = false;
+	return r;
+}
+
 static int repair_zero_entries(struct check *ck, struct err *err)
 {
-	CLEANUP_FREE unsigned char *buf = NULL;
+	CLEANUP_FREE unsigned char *buf = malloc(ck->cluster);
 	int r = 0;
 
-	if (!ck->sum.zero_fixes)
-		return 0;
-	buf = malloc(ck->cluster);
 	if (!buf)
 		return err_nomem(err, ck->cluster, "an L2 table");
-	if (ck->bad.all || ck->l2_split)
-		r = err_set(err, EUCLEAN, "%s: too many broken L2 tables", ck->file->name);
-	for (size_t i = 0; r == 0 && i < ck->bad.n; i++) {
-		uint64_t off = ck->bad.v[i];
-
-		r = io_pread_tail(ck->file, buf, ck->cluster, off, err);
-		if (r == 0 && check_bad_has(&ck->unsafe, off))
-			r = io_corrupt(ck->file, err, off,
-				       "L2 table shares its cluster and cannot be repaired");
+	if (ck->sum.zero_fixes && drops_in_unsafe(ck))
+		r = check_without_drops(ck, err);
+	for (size_t i = 0; r == 0 && ck->sum.zero_fixes && i < ck->bad.n; i++) {
+		r = io_pread_tail(ck->file, buf, ck->cluster, ck->bad.v[i], err);
 		if (r == 0)
-			r = drop_entries(ck, buf, off, err);
+			r = drop_entries(ck, buf, ck->bad.v[i], err);
 	}
-	ck->sum.check_errors += r < 0;
 	return r;
 }
 
@@ -173,22 +191,20 @@ static int step_clear(struct check *ck, struct err *err)
 		return check_report_copied(ck, "ERROR", err);
 	r = check_report_copied(ck, "Repairing", err);
 	if (r == 0)
-		r = repair_copied(ck, false, &fixed, &left, err);
-	if (r == 0) {
+		r = repair_copied(ck, REPAIR_CLEAR_FLAGS, &fixed, &left, err);
+	if (r == 0)
 		ck->res->corruptions_fixed += fixed;
-		ck->copied_left += left;
-	}
 	return r;
 }
 
-static int step_set(struct check *ck, struct err *err)
+static int step_flags(struct check *ck, struct err *err)
 {
 	uint64_t fixed, left;
 	int r = ck->sum.copied ? check_scan_copied(ck, err) : 0;
 
 	if (r < 0 || !ck->sum.copied || !ck->tally.copied)
 		return r;
-	r = repair_copied(ck, true, &fixed, &left, err);
+	r = repair_copied(ck, REPAIR_ALL_FLAGS, &fixed, &left, err);
 	if (r == 0) {
 		ck->res->corruptions_fixed += fixed;
 		ck->copied_left += left;
@@ -236,7 +252,7 @@ static int repair_counts(struct check *ck, struct err *err)
 	if (r == 0 && counts)
 		r = each_window(ck, step_lower, err);
 	if (r == 0 && ck->mend_copied && ck->sum.copied)
-		r = each_window(ck, step_set, err);
+		r = each_window(ck, step_flags, err);
 	return r;
 }
 

@@ -38,10 +38,12 @@ uint64_t repair_snaps_bytes(const struct check *ck);
 int repair_write_snaps(struct check *ck, uint64_t off, struct err *err);
 
 /* ---- repair_copied.c ---- */
+enum repair_flags { REPAIR_CLEAR_FLAGS, REPAIR_ALL_FLAGS };
 /*
- * Sets (set) or clears the COPIED flags of the loaded window that are wrong. *fixed: entries that
- * were changed; *left: wrong ones in tables that may not be written to.
+ * Mends the COPIED flags of the loaded window that are wrong: those to clear, or all. *fixed:
+ * entries that were changed; *left: wrong ones in tables that may not be written to.
  */
-int repair_copied(struct check *ck, bool set, uint64_t *fixed, uint64_t *left, struct err *err);
+int repair_copied(struct check *ck, enum repair_flags which, uint64_t *fixed, uint64_t *left,
+		  struct err *err);
 
 #endif

@@ -8,10 +8,53 @@
 
 struct fixer {
 	struct check *ck;
-	bool set;
+	enum repair_flags which;
 	uint64_t fixed, left;
 	unsigned char *table; /* one L2 table */
 };
+
+static bool touches(uint64_t off, uint64_t bytes, uint64_t other, uint64_t length)
+{
+	return length && off < INT64_MAX && other < INT64_MAX &&
+	       overlaps(off, bytes, other, length);
+}
+
+static bool touches_refcounts(const struct check *ck, uint64_t off, uint64_t bytes)
+{
+	uint64_t n = ck->plan ? ck->plan->entries : ck->reftable_entries;
+
+	if (touches(off, bytes, ck->h->reftable_offset,
+		    (uint64_t)ck->h->reftable_clusters << ck->cluster_bits))
+		return true;
+	for (uint64_t i = 0; i < n; i++) {
+		uint64_t block = ck->plan ? ck->plan->block[i] : check_block_offset(ck, i);
+
+		if (block && touches(off, bytes, block, ck->cluster))
+			return true;
+	}
+	return false;
+}
+
+/*
+ * Whether a table that shares clusters shares them with what must not change under any
+ * circumstances. Sharing with data or other L2 tables does no harm: clearing COPIED ends it.
+ */
+static bool touches_metadata(const struct check *ck, uint64_t off, uint64_t bytes, bool is_l1)
+{
+	const struct header *h = ck->h;
+
+	if (off < ck->cluster || touches_refcounts(ck, off, bytes) ||
+	    (!is_l1 && touches(off, bytes, h->l1_offset, h->l1_size * UINT64_C(8))) ||
+	    touches(off, bytes, h->snapshots_offset, ck->snap_bytes) ||
+	    touches(off, bytes, ck->bitmaps.off, ck->bitmaps.bytes) ||
+	    touches(off, bytes, ck->crypto_offset, ck->crypto_length))
+		return true;
+	for (unsigned i = 0; i < ck->n_snap; i++)
+		if (check_snap_usable(ck, &ck->snap[i]) &&
+		    touches(off, bytes, ck->snap[i].l1_offset, ck->snap[i].l1_size * UINT64_C(8)))
+			return true;
+	return false;
+}
 
 /* Whether the flag of `entry` is wrong, and this pass is the one that mends it. */
 static int due(struct fixer *f, uint64_t entry, uint64_t k, bool data, bool *fix, struct err *err)
@@ -23,7 +66,7 @@ static int due(struct fixer *f, uint64_t entry, uint64_t k, bool data, bool *fix
 	if (!check_copied_due(f->ck, k))
 		return 0;
 	r = check_copied_wrong(f->ck, entry, k, data, fix, &count, err);
-	*fix = *fix && f->set == !(entry & ENTRY_COPIED);
+	*fix = *fix && (f->which == REPAIR_ALL_FLAGS || (entry & ENTRY_COPIED));
 	return r;
 }
 
@@ -49,7 +92,7 @@ static int fix_l2(struct fixer *f, uint64_t off, struct err *err)
 	}
 	if (r < 0 || !changed)
 		return r;
-	if (check_bad_has(&ck->unsafe, off)) {
+	if (check_bad_has(&ck->unsafe, off) && touches_metadata(ck, off, ck->cluster, false)) {
 		f->left += changed;
 		return 0;
 	}
@@ -71,7 +114,8 @@ static int fix_l1_entry(void *ctx, uint64_t at, uint64_t value, struct err *err)
 	if (r == 0 && fix) {
 		be64 v = be64_make(value ^ ENTRY_COPIED);
 
-		if (ck->l1_shared) {
+		if (ck->l1_shared &&
+		    touches_metadata(ck, ck->h->l1_offset, ck->h->l1_size * UINT64_C(8), true)) {
 			f->left++;
 		} else {
 			f->fixed++;
@@ -83,10 +127,11 @@ static int fix_l1_entry(void *ctx, uint64_t at, uint64_t value, struct err *err)
 	return r;
 }
 
-int repair_copied(struct check *ck, bool set, uint64_t *fixed, uint64_t *left, struct err *err)
+int repair_copied(struct check *ck, enum repair_flags which, uint64_t *fixed, uint64_t *left,
+		  struct err *err)
 {
 	CLEANUP_FREE unsigned char *table = malloc(ck->cluster);
-	struct fixer f = {.ck = ck, .set = set, .table = table};
+	struct fixer f = {.ck = ck, .which = which, .table = table};
 	int r;
 
 	if (!table)

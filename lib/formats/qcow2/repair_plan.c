@@ -76,24 +76,57 @@ static uint64_t plan_size(const struct check *ck, struct plan *p)
 	return p->new_blocks + p->table_clusters + div_up(p->snaps_bytes, ck->cluster);
 }
 
-static int plan_place(struct check *ck, struct plan *p, struct err *err)
+/* Sizes it for new clusters from `first` on, until that makes no more of them necessary. */
+static void plan_at(const struct check *ck, struct plan *p, uint64_t first)
 {
 	uint64_t n;
 
-	p->first = ck->highest + 1;
+	p->first = first;
 	p->n = 0;
 	for (n = plan_size(ck, p); n > p->n; n = plan_size(ck, p))
 		p->n = n;
-	if (p->entries * 8 > QCOW2_MAX_REFTABLE || p->first + p->n > ck->span)
+}
+
+/* Whether nothing refers to the new clusters, and the file can hold them. */
+static bool place_fits(const struct check *ck, const struct plan *p)
+{
+	uint64_t end = p->first + p->n;
+
+	return end <= ck->span && end <= ck->outside &&
+	       (end << ck->cluster_bits <= ck->file_size || (ck->file->caps & IO_GROWS));
+}
+
+/* A run of free clusters inside the file; false: there is none that is long enough. */
+static bool plan_gap(const struct check *ck, struct plan *p)
+{
+	uint64_t run = 0, want = p->n;
+
+	if (ck->refs.first || ck->clusters > ck->refs.n)
+		return false; /* too large for one look */
+	for (uint64_t k = 1; k <= ck->highest; k++) {
+		run = refmap_get(&ck->refs, k) || refmap_get(&ck->stored, k) ? 0 : run + 1;
+		if (run < want)
+			continue;
+		plan_at(ck, p, k + 1 - run);
+		if (p->n <= run)
+			return true;
+		want = p->n;
+	}
+	return false;
+}
+
+static int plan_place(struct check *ck, struct plan *p, struct err *err)
+{
+	plan_at(ck, p, ck->highest + 1);
+	if (p->entries * 8 > QCOW2_MAX_REFTABLE)
 		return err_set(err, EFBIG, "%s: the refcount table would be too large",
 			       ck->file->name);
-	if ((p->first + p->n) << ck->cluster_bits > ck->file_size && !(ck->file->caps & IO_GROWS) &&
-	    p->n)
-		return err_set(err, ENOSPC,
-			       "%s: no room for %" PRIu64 " clusters of new refcounts at offset "
-			       "%" PRIu64,
-			       ck->file->name, p->n, p->first << ck->cluster_bits);
-	return 0;
+	if (!p->n || place_fits(ck, p) || plan_gap(ck, p))
+		return 0;
+	return err_set(err, ENOSPC,
+		       "%s: there is no place for %" PRIu64 " clusters of new refcounts that "
+		       "nothing refers to",
+		       ck->file->name, p->n);
 }
 
 /* Gives each entry its block, and the tables their places. */
