@@ -79,6 +79,7 @@ static void print_plan(const struct cli *cli, const struct create_plan *plan)
 	print_options(cli, plan->fmt->create_opts, &plan->all);
 	print_options(cli, target_create_opts, &plan->all);
 	putchar('\n');
+	fflush(stdout);
 }
 
 /* ---- the command ---- */
@@ -168,36 +169,53 @@ static int give_options_help(const struct cli *cli, const struct create_cmd *c)
 	return cli_finish_output(cli, 0);
 }
 
+/* Whether a text names the file already. */
+static bool names(const char *text, const char *path)
+{
+	CLEANUP_FREE char *quoted = NULL;
+
+	return asprintf(&quoted, "'%s'", path) > 0 && strstr(text, quoted);
+}
+
 static int fail(const struct cli *cli, const struct create_plan *plan, const struct err *err)
 {
-	if (err->code == EEXIST) /* its text is complete */
-		return cli_error(cli, "%s", err->msg);
-	return cli_error(cli, "%s: %s%s%s", plan->path, err->msg, plan->hint ? "\n" : "",
-			 plan->hint ? plan->hint : "");
+	const char *newline = plan->hint ? "\n" : "", *hint = plan->hint ? plan->hint : "";
+
+	if (!cli->peer && names(err->msg, plan->path))
+		return cli_error(cli, "%s%s%s", err->msg, newline, hint);
+	return cli_error(cli, "%s: %s%s%s", plan->path, err->msg, newline, hint);
+}
+
+/* The peer says what it will do, and then finds out whether it can. */
+static int execute(const struct cli *cli, const struct create_cmd *c,
+		   const struct create_plan *plan, struct err *err)
+{
+	unsigned flags = cli->peer ? TARGET_IN_PLACE : c->force ? TARGET_FORCE : 0;
+	struct target *target = NULL;
+	int r;
+
+	if (cli->peer && !c->quiet)
+		print_plan(cli, plan);
+	r = create_open(plan, flags, &target, err);
+	if (r == 0) {
+		if (!cli->peer && !c->quiet)
+			print_plan(cli, plan);
+		if (target_note(target))
+			cli_warn(cli, "%s", target_note(target));
+		r = create_finish(plan, target, err);
+	}
+	target_close(target);
+	return r;
 }
 
 static int make(const struct cli *cli, const struct create_cmd *c)
 {
-	unsigned flags = cli->peer ? TARGET_IN_PLACE : c->force ? TARGET_FORCE : 0;
 	struct create_plan plan = {0};
 	struct err err = {0};
-	char note[128] = "";
-	int code;
+	int code = 0;
 
-	if (create_prepare(&c->req, &plan, &err) < 0) {
+	if (create_prepare(&c->req, &plan, &err) < 0 || execute(cli, c, &plan, &err) < 0)
 		code = fail(cli, &plan, &err);
-	} else {
-		/* The peer says so also when it then refuses. */
-		if (cli->peer && !c->quiet)
-			print_plan(cli, &plan);
-		code = create_run(&plan, flags, note, sizeof(note), &err) < 0
-			       ? fail(cli, &plan, &err)
-			       : 0;
-		if (code == 0 && !cli->peer && !c->quiet)
-			print_plan(cli, &plan);
-		if (note[0])
-			cli_warn(cli, "%s", note);
-	}
 	create_plan_free(&plan);
 	return cli_finish_output(cli, code);
 }

@@ -32,7 +32,7 @@ int imgkit_create(const char *path, const char *format, uint64_t size,
 	if (r == 0)
 		r = create_prepare(&req, &plan, &e);
 	if (r == 0)
-		r = create_run(&plan, o.flags & IMGKIT_FORCE ? TARGET_FORCE : 0, NULL, 0, &e);
+		r = create_run(&plan, o.flags & IMGKIT_FORCE ? TARGET_FORCE : 0, &e);
 	create_plan_free(&plan);
 	opts_free(&values);
 	return r ? api_fail(err, r, &e) : 0;

@@ -232,19 +232,29 @@ static int build_empty(const struct create_plan *plan, struct io *file, struct e
 	return r;
 }
 
-int create_run(const struct create_plan *plan, unsigned flags, char *note, unsigned room,
-	       struct err *err)
+int create_open(const struct create_plan *plan, unsigned flags, struct target **target,
+		struct err *err)
+{
+	/* An image without metadata (raw) is only a new file, which a crash may lose as any other. */
+	if (!plan->fmt->place)
+		flags |= TARGET_UNSAFE;
+	return target_open(plan->path, flags, &plan->all, target, err);
+}
+
+int create_finish(const struct create_plan *plan, struct target *target, struct err *err)
+{
+	int r = build_empty(plan, target_io(target), err);
+
+	return r < 0 ? r : target_commit(target, err);
+}
+
+int create_run(const struct create_plan *plan, unsigned flags, struct err *err)
 {
 	struct target *target = NULL;
-	int r = target_open(plan->path, flags, &plan->all, &target, err);
+	int r = create_open(plan, flags, &target, err);
 
-	if (r < 0)
-		return r;
-	if (note)
-		snprintf(note, room, "%s", target_note(target) ? target_note(target) : "");
-	r = build_empty(plan, target_io(target), err);
 	if (r == 0)
-		r = target_commit(target, err);
+		r = create_finish(plan, target, err);
 	target_close(target);
 	return r;
 }

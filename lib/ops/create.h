@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
  * Making a new image: prepare finds out and checks everything that can be known before the file is
- * touched, run makes it. The two are apart so that a program can say between them what it will do.
+ * touched, open makes sure of the file, finish makes the image. They are apart so that a program can
+ * say in between what it will do.
  */
 #ifndef IMGKIT_OPS_CREATE_H
 #define IMGKIT_OPS_CREATE_H
@@ -41,9 +42,13 @@ struct create_plan {
  */
 int create_prepare(const struct create_request *req, struct create_plan *plan, struct err *err);
 
-/* flags: TARGET_…. note: what target_note says, at most room bytes; NULL: not wanted. */
-int create_run(const struct create_plan *plan, unsigned flags, char *note, unsigned room,
-	       struct err *err);
+/* flags: TARGET_…. The target is to be closed in any case, and is kept only after create_finish. */
+int create_open(const struct create_plan *plan, unsigned flags, struct target **target,
+		struct err *err);
+int create_finish(const struct create_plan *plan, struct target *target, struct err *err);
+
+/* Both. */
+int create_run(const struct create_plan *plan, unsigned flags, struct err *err);
 
 void create_plan_free(struct create_plan *plan);
 
