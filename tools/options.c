@@ -42,28 +42,33 @@ static void print_opt(const struct cli *cli, const struct opt *o)
 	putchar('\n');
 }
 
-/* The peer's own list has what we refuse, too. */
-static unsigned collect(const struct cli *cli, const struct opt *table, const struct opt **list,
-			unsigned n, unsigned max)
+/* The peer's own list has what we refuse, too; and raw's preallocation is its file's. */
+static bool is_listed(const struct cli *cli, const struct format *fmt, const struct opt *o,
+		      bool with_target)
 {
-	for (; table && table->name && n < max; table++) {
-		if (cli->peer || !table->refused)
-			list[n++] = table;
-	}
-	return n;
+	if (!cli->peer)
+		return !o->refused;
+	return with_target || strcmp(fmt->name, "raw") != 0 ||
+	       strcmp(o->name, "preallocation") != 0;
 }
 
 void cli_options_help(const struct cli *cli, const struct format *fmt, bool with_target)
 {
+	const struct opt *const tables[] = {fmt->create_opts,
+					    with_target ? target_create_opts : NULL};
 	const struct opt *list[64];
-	unsigned n = collect(cli, fmt->create_opts, list, 0, ARRAY_LEN(list));
+	unsigned n = 0;
 
-	if (with_target) {
-		n = collect(cli, target_create_opts, list, n, ARRAY_LEN(list));
-		printf("Supported options:\n");
-	} else {
-		printf("Supported %s options:\n", fmt->name);
+	for (unsigned i = 0; i < ARRAY_LEN(tables); i++) {
+		for (const struct opt *o = tables[i]; o && o->name && n < ARRAY_LEN(list); o++) {
+			if (is_listed(cli, fmt, o, with_target))
+				list[n++] = o;
+		}
 	}
+	if (with_target)
+		printf("Supported options:\n");
+	else
+		printf("Supported %s options:\n", fmt->name);
 	qsort(list, n, sizeof(list[0]), by_name);
 	for (unsigned i = 0; i < n; i++)
 		print_opt(cli, list[i]);
