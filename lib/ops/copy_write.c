@@ -90,23 +90,38 @@ static int write_failed(const struct run *run, int r, struct err *err)
 	return err_ctx(err, r, "error while writing at byte %" PRIu64, run->off);
 }
 
+static void note_placed(struct copy *copy, uint64_t len)
+{
+	/* Otherwise nobody asks, and workers may be here at the same time. */
+	if (copy->args->build && copy->args->build->two_pass)
+		copy->placed += len;
+}
+
+/* Zeros as data, for formats without marks for them. */
+static int write_zeros(struct copy *copy, uint64_t off, uint64_t len, struct err *err)
+{
+	struct build *b = copy->args->build;
+	uint64_t host = copy->placed + b->data_start;
+	int r = 0;
+
+	if (copy->placing)
+		r = build_reserve(b, off, len, &host, err);
+	note_placed(copy, len);
+	return r < 0 || !copy->writing ? r : io_zero(copy->out, host, len, 0, err);
+}
+
 /* Units that have to read as zeros. */
 static int zero_run(struct copy *copy, uint64_t off, uint64_t len, struct err *err)
 {
 	struct build *b = copy->args->build;
-	uint64_t host;
 	int r;
 
 	if (!b || b->identity)
 		return io_zero(copy->out, off, min_u64(len, io_size(copy->out) - off),
 			       IO_ZERO_UNMAP, err);
+	/* Saying it in both passes of a stream does no harm. */
 	r = build_zero(b, off, round_up(len, b->unit), err);
-	if (r != -ENOTSUP)
-		return r;
-	/* A format without such marks: zeros as data. */
-	len = round_up(len, b->unit);
-	r = build_reserve(b, off, len, &host, err);
-	return r < 0 ? r : io_zero(copy->out, host, len, 0, err);
+	return r == -ENOTSUP ? write_zeros(copy, off, round_up(len, b->unit), err) : r;
 }
 
 static int place_run(struct copy *copy, struct run *run, struct err *err)
@@ -117,10 +132,10 @@ static int place_run(struct copy *copy, struct run *run, struct err *err)
 		return copy->plan.want_zeros ? zero_run(copy, run->off, run->len, err) : 0;
 	if (!copy->placing) { /* they lie one behind the other */
 		run->host = copy->placed + b->data_start;
-		copy->placed += run->len;
+		note_placed(copy, run->len);
 		return 0;
 	}
-	copy->placed += run->len;
+	note_placed(copy, run->len);
 	run->host = run->off;
 	if (!b)
 		return 0;
