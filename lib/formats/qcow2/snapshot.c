@@ -52,14 +52,14 @@ static int sync_pointers(struct qcow2 *q, struct err *err)
 
 	if (r == 0)
 		r = qcow2_write_l1(q, err);
-	return r < 0 ? r : io_flush(q->img.file, err);
+	return r < 0 ? r : qcow2_flush(q, BARRIER_COPIED, err);
 }
 
 static int sync_header(struct qcow2 *q, struct err *err)
 {
 	int r = header_update(q->img.file, &q->h, err);
 
-	return r < 0 ? r : io_flush(q->img.file, err);
+	return r < 0 ? r : qcow2_flush(q, BARRIER_SNAPSHOTS, err);
 }
 
 static void note_all_l1(struct qcow2 *q)
@@ -439,7 +439,7 @@ static int apply_steps(struct qcow2 *q, struct active *new, struct err *err)
 	if (r == 0)
 		r = mcache_write(&q->cache, CLASS_L2, err);
 	if (r == 0)
-		r = io_flush(q->img.file, err);
+		r = qcow2_flush(q, BARRIER_COPIED, err);
 	if (r == 0)
 		r = qcow2_tree_refcounts(q, new->l1, new->entries, +1, err);
 	if (r == 0)
@@ -509,7 +509,8 @@ static int snapshot_view(struct img *img, unsigned index, struct err *err)
 	free(q->l1);
 	q->l1 = l1;
 	q->h.l1_size = n;
-	q->h.size = img->io.size = size;
+	img->io.size = size;
+	q->h.size = size;
 	return 0;
 }
 
