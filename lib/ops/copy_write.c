@@ -30,8 +30,12 @@ static bool allocation_pays(struct io *io)
 static int clear_target(struct copy *copy, struct err *err)
 {
 	struct io *out = copy->out;
-	int r = io_zero(out, 0, io_size(out), IO_ZERO_UNMAP | IO_ZERO_FAST, err);
+	/* What lies behind the source's end in a larger target is not ours. */
+	uint64_t len = copy->plan.stream ? 0 : min_u64(copy->plan.size, io_size(out));
+	int r = -ENOTSUP;
 
+	if (len)
+		r = io_zero(out, 0, len, IO_ZERO_UNMAP | IO_ZERO_FAST, err);
 	copy->plan.want_zeros = r < 0;
 	copy->skip_zeros = r == 0;
 	return r == -ENOTSUP ? 0 : r;
