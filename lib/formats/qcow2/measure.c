@@ -110,10 +110,58 @@ static uint64_t full_size(const struct measure_options *o, uint64_t size)
 	return (clusters + refcount_clusters(o, clusters)) * o->cluster;
 }
 
+/* Layers of a source whose files are asked for holes: see img_has_file_holes. */
+struct layers {
+	struct io *src;
+	uint64_t known, holes; /* by depth */
+};
+
+static int layer_has_holes(struct layers *l, unsigned depth, bool *holes, struct err *err)
+{
+	struct img *img = io_is_img(l->src) ? io_img(l->src) : NULL;
+	uint64_t bit = depth < 64 ? UINT64_C(1) << depth : 0;
+	int r = 0;
+
+	*holes = l->holes & bit;
+	if (!img || !bit || (l->known & bit))
+		return 0;
+	for (unsigned i = 0; img && i < depth; i++)
+		img = img->backing;
+	if (img)
+		r = img_has_file_holes(img, holes, err);
+	l->known |= bit;
+	l->holes |= *holes ? bit : 0;
+	return r;
+}
+
+/* Space that an image has set aside is a hole of its file until something is written there. */
+static int look_below(struct layers *l, struct extent *ext, struct err *err)
+{
+	struct extent below;
+	bool holes;
+	int r = layer_has_holes(l, ext->depth, &holes, err);
+
+	if (r < 0 || !holes || !ext->io)
+		return r;
+	if (ext->host >= io_size(ext->io)) {
+		ext->kind = EXT_ZERO;
+		return 0;
+	}
+	r = io_map(ext->io, ext->host, min_u64(ext->len, io_size(ext->io) - ext->host), &below,
+		   err);
+	if (r < 0)
+		return r;
+	ext->len = below.len;
+	if (below.kind != EXT_DATA)
+		ext->kind = EXT_ZERO;
+	return 0;
+}
+
 /* Bytes of clusters of the new image that hold data of src. */
 static int count_data(const struct measure_options *o, struct io *src, struct job *job,
 		      uint64_t *bytes, struct err *err)
 {
+	struct layers layers = {.src = src};
 	uint64_t size = io_size(src), off = 0;
 
 	job_total(job, size);
@@ -122,6 +170,8 @@ static int count_data(const struct measure_options *o, struct io *src, struct jo
 		uint64_t end;
 		int r = io_map(src, off, size - off, &ext, err);
 
+		if (r == 0 && ext.kind == EXT_DATA)
+			r = look_below(&layers, &ext, err);
 		if (r < 0)
 			return err_ctx(err, r, "Unable to get block status");
 		if (job_cancelled(job))
