@@ -258,7 +258,8 @@ IMGKIT_API int imgkit_convert(const char *source, const char *target, const char
 
 struct imgkit_compare_result {
 	int equal;
-	uint64_t first_difference; /* offset, when not equal */
+	uint64_t
+		first_difference; /* when not equal: offset of the first sector (512) that differs */
 };
 
 /* Compares what a guest would see. Where one is longer, the rest must read as zeros. */

@@ -6,6 +6,7 @@
 
 #include "base/bytes.h"
 #include "base/opt.h"
+#include "ops/compare.h"
 #include "ops/convert.h"
 #include "ops/create.h"
 
@@ -121,6 +122,22 @@ int imgkit_convert(const char *source, const char *target, const char *format,
 	io_close(src ? &src->io : NULL);
 	opts_free(&values);
 	return r ? api_fail(err, r, &e) : 0;
+}
+
+int imgkit_compare(struct imgkit_image *a, struct imgkit_image *b,
+		   struct imgkit_compare_result *result, struct imgkit_job *job,
+		   struct imgkit_err *err)
+{
+	const struct compare_args args = {.a = &a->img->io, .b = &b->img->io};
+	struct compare_result res = {0};
+	struct err e = {0};
+	int r = compare_run(&args, api_job(job), &res, &e);
+
+	if (r)
+		return api_fail(err, r, &e);
+	result->equal = res.kind == COMPARE_SAME;
+	result->first_difference = res.offset;
+	return 0;
 }
 
 static int run_check(const char *path, const struct imgkit_check_opts *o, struct check_result *res,
