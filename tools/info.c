@@ -166,6 +166,7 @@ static int show(const struct cli *cli, const struct info_cmd *c)
 static int run(struct cli *cli)
 {
 	struct info_cmd c = {0};
+	const char *output = NULL;
 	unsigned args = 0;
 	bool ok = true;
 	int id;
@@ -185,7 +186,7 @@ static int run(struct cli *cli)
 			c.chain = true;
 			break;
 		case OUTPUT:
-			ok = cli_output(cli, cli->arg, &c.json);
+			output = cli->arg;
 			break;
 		case 't':
 			ok = cli_cache(cli, cli->arg, &c.open.flags);
@@ -202,6 +203,8 @@ static int run(struct cli *cli)
 	}
 	if (args != 1)
 		return cli_usage(cli, "Expecting one image file name");
+	if (output && !cli_output(cli, output, &c.json))
+		return 1;
 	return show(cli, &c);
 }
 

@@ -102,6 +102,7 @@ static int print(const struct cli *cli, const struct map_cmd *c, struct img *img
 static int run(struct cli *cli)
 {
 	struct map_cmd c = {.length = UINT64_MAX};
+	const char *output = NULL;
 	unsigned args = 0;
 	struct img *img;
 	bool ok = true;
@@ -125,7 +126,7 @@ static int run(struct cli *cli)
 			ok = cli_size(cli, "max length", cli->arg, &c.length);
 			break;
 		case OUTPUT:
-			ok = cli_output(cli, cli->arg, &c.json);
+			output = cli->arg;
 			break;
 		case 'U':
 			c.open.flags |= IMG_SHARE;
@@ -139,6 +140,8 @@ static int run(struct cli *cli)
 	}
 	if (args != 1)
 		return cli_usage(cli, "Expecting one image file name");
+	if (output && !cli_output(cli, output, &c.json))
+		return 1;
 	img = cli_open(cli, &c.open);
 	if (!img)
 		return 1;

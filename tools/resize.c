@@ -146,6 +146,8 @@ static int run(struct cli *cli)
 	struct img *img;
 	int code;
 
+	if (cli->peer && cli->argc < 2) /* before anything is looked at */
+		return cli_usage(cli, "Not enough arguments");
 	if (!parse(cli, &c, &code))
 		return code;
 	if (!c.open.path || !c.size)

@@ -199,6 +199,7 @@ static bool set_action(struct cli *cli, struct snapshot_cmd *c, int id)
 static int run(struct cli *cli)
 {
 	struct snapshot_cmd c = {.open = {.flags = IMG_NO_BACKING}};
+	const char *output = NULL;
 	unsigned args = 0;
 	bool ok = true;
 	int id;
@@ -221,7 +222,7 @@ static int run(struct cli *cli)
 			ok = set_action(cli, &c, id);
 			break;
 		case OUTPUT:
-			ok = cli_output(cli, cli->arg, &c.json);
+			output = cli->arg;
 			break;
 		case 'U':
 			c.open.flags |= IMG_SHARE;
@@ -237,6 +238,8 @@ static int run(struct cli *cli)
 	}
 	if (args != 1)
 		return cli_usage(cli, "Expecting one image file name");
+	if (output && !cli_output(cli, output, &c.json))
+		return 1;
 	if (cli->peer && !c.action)
 		return touch(cli, &c);
 	return c.action && c.action != 'l' ? change(cli, &c) : list(cli, &c);
