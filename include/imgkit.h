@@ -216,7 +216,7 @@ IMGKIT_API int imgkit_info(struct imgkit_image *image, struct imgkit_info *info,
 
 struct imgkit_job;
 
-/* NULL: out of memory. A job serves one operation at a time, and may be used again after it. */
+/* A job serves one operation; the next one needs a new one. NULL: out of memory. */
 IMGKIT_API struct imgkit_job *imgkit_job_new(void);
 IMGKIT_API void imgkit_job_free(struct imgkit_job *job);
 /* From any thread or signal handler: the operation ends soon with -ECANCELED. */
