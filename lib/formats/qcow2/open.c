@@ -203,7 +203,7 @@ int qcow2_begin_write(struct qcow2 *q, struct err *err)
 		q->h.autoclear = 0;
 		r = header_update(q->img.file, &q->h, err);
 		if (r == 0)
-			r = io_flush(q->img.file, err);
+			r = qcow2_flush(q, BARRIER_AUTOCLEAR, err);
 		if (r < 0)
 			q->h.autoclear = autoclear;
 	}

@@ -196,7 +196,10 @@ static int write_blocks(struct qcow2 *q, uint64_t first, uint64_t blocks, uint64
 	return r;
 }
 
-/* Writes the new table and switches the header to it, each durable before the next step (I9). */
+/*
+ * Writes the new table and then switches the header to it (I9). The next turn makes that durable
+ * before anything is built on the new table and before the old one can be used again.
+ */
 static int switch_reftable(struct qcow2 *q, const be64 *table, uint64_t host, uint64_t clusters,
 			   struct err *err)
 {
@@ -205,14 +208,12 @@ static int switch_reftable(struct qcow2 *q, const be64 *table, uint64_t host, ui
 	int r = io_pwrite(q->img.file, table, clusters << q->cluster_bits, host, err);
 
 	if (r == 0)
-		r = io_flush(q->img.file, err);
+		r = qcow2_flush(q, BARRIER_REFTABLE, err);
 	if (r < 0)
 		return r;
 	q->h.reftable_offset = host;
 	q->h.reftable_clusters = (uint32_t)clusters;
 	r = header_update(q->img.file, &q->h, err);
-	if (r == 0)
-		r = io_flush(q->img.file, err);
 	if (r < 0) {
 		/* Which of the two headers is on disk is unknown: nothing may build on either. */
 		q->h.reftable_offset = old_host;

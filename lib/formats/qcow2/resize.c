@@ -2,6 +2,10 @@
 /*
  * Resizing a qcow2 disk, under the exclusive gate. The size in the header changes last: growing
  * first makes the new part read as zeros, shrinking first unmaps what goes.
+ *
+ * Until the size has changed, what goes must not turn into what the backing file holds there. With
+ * a backing file its entries become zeros, in tables that stay. Version 2 has no such entries: there
+ * the size changes first, and growing looks for what a power cut in between left behind the end.
  */
 #include <errno.h>
 #include <inttypes.h>
@@ -15,12 +19,20 @@
 /* How much is zeroed, unmapped or preallocated between two turns. */
 #define PIECE_CLUSTERS 8192
 
+static bool unmaps_late(const struct qcow2 *q)
+{
+	return q->h.version < 3 && q->img.backing_name;
+}
+
 static int turn_if_due(struct qcow2 *q, struct err *err)
 {
 	return qcow2_pressure(&q->img) ? qcow2_turn(&q->img, err) : 0;
 }
 
-/* A larger L1 table in new clusters, switched in the header, old one freed (I9). */
+/*
+ * A larger L1 table in new clusters, switched in the header (I9). The old one is free after the next
+ * turn, which makes the switch durable first.
+ */
 static int grow_l1(struct qcow2 *q, uint64_t need, struct err *err)
 {
 	uint64_t bytes = need * 8, host, old_host = q->h.l1_offset;
@@ -48,8 +60,6 @@ static int grow_l1(struct qcow2 *q, uint64_t need, struct err *err)
 	q->h.l1_offset = host;
 	q->h.l1_size = (uint32_t)need;
 	r = header_update(q->img.file, &q->h, err);
-	if (r == 0)
-		r = io_flush(q->img.file, err);
 	if (r < 0) {
 		q->h.l1_offset = old_host;
 		q->h.l1_size = old_n;
@@ -130,29 +140,13 @@ static int preallocate(struct qcow2 *q, uint64_t off, uint64_t size, int mode, s
 	return 0;
 }
 
-static int grow(struct qcow2 *q, uint64_t size, int mode, struct err *err)
-{
-	uint64_t old = q->h.size;
-	int r = grow_l1(q, header_l1_entries(size, q->cluster_bits), err);
-
-	if (r < 0)
-		return r;
-	q->img.io.size = size; /* in memory: zeroing and placing look at it */
-	r = zero_grown(q, old, size, err);
-	if (r == 0 && mode != PREALLOC_OFF)
-		r = preallocate(q, round_up(old, q->cluster), size, mode, err);
-	if (r < 0)
-		q->img.io.size = old;
-	return r;
-}
-
 /* Frees the L2 table of [start, …), which by now is ours alone and holds nothing. */
 static void free_table(struct qcow2 *q, uint64_t start)
 {
 	uint64_t i = start >> (q->l2_bits + q->cluster_bits);
 	uint64_t l2 = be64_get(q->l1[i]) & ENTRY_OFFSET;
 
-	if (!l2)
+	if (!l2 || (q->img.backing_name && !unmaps_late(q)))
 		return;
 	mcache_drop(&q->cache, l2, q->cluster);
 	qcow2_set_l1(q, i, 0);
@@ -179,6 +173,46 @@ static int unmap_tail(struct qcow2 *q, uint64_t size, uint64_t old, struct err *
 	return 0;
 }
 
+static int set_size(struct qcow2 *q, uint64_t size, struct err *err)
+{
+	uint64_t old = q->h.size;
+	int r = qcow2_quiesce(q, err);
+
+	if (r < 0)
+		return r;
+	q->h.size = size;
+	r = header_update(q->img.file, &q->h, err);
+	if (r == 0)
+		r = qcow2_flush(q, BARRIER_SIZE, err);
+	if (r < 0) {
+		q->h.size = old;
+		return r;
+	}
+	q->img.io.size = size;
+	return 0;
+}
+
+static int grow(struct qcow2 *q, uint64_t size, int mode, struct err *err)
+{
+	uint64_t old = q->h.size;
+	int r = grow_l1(q, header_l1_entries(size, q->cluster_bits), err);
+
+	if (r < 0)
+		return r;
+	q->img.io.size = size; /* in memory: zeroing and placing look at it */
+	if (unmaps_late(q))
+		r = unmap_tail(q, old, size, err);
+	if (r == 0)
+		r = zero_grown(q, old, size, err);
+	if (r == 0 && mode != PREALLOC_OFF)
+		r = preallocate(q, round_up(old, q->cluster), size, mode, err);
+	if (r == 0)
+		r = set_size(q, size, err);
+	if (r < 0)
+		q->img.io.size = old;
+	return r;
+}
+
 /* Cuts the file behind the last cluster in use. */
 static int truncate_file(struct qcow2 *q, struct err *err)
 {
@@ -198,23 +232,16 @@ static int truncate_file(struct qcow2 *q, struct err *err)
 	return c << q->cluster_bits < size ? io_resize(q->img.file, c << q->cluster_bits, err) : 0;
 }
 
-static int set_size(struct qcow2 *q, uint64_t size, struct err *err)
+static int shrink(struct qcow2 *q, uint64_t size, struct err *err)
 {
 	uint64_t old = q->h.size;
-	int r = qcow2_quiesce(q, err);
+	int r = unmaps_late(q) ? set_size(q, size, err) : 0;
 
-	if (r < 0)
-		return r;
-	q->h.size = size;
-	r = header_update(q->img.file, &q->h, err);
 	if (r == 0)
-		r = io_flush(q->img.file, err);
-	if (r < 0) {
-		q->h.size = old;
-		return r;
-	}
-	q->img.io.size = size;
-	return 0;
+		r = unmap_tail(q, size, old, err);
+	if (r == 0)
+		r = unmaps_late(q) ? qcow2_quiesce(q, err) : set_size(q, size, err);
+	return r < 0 ? r : truncate_file(q, err);
 }
 
 static int may_resize(struct qcow2 *q, uint64_t size, int mode, struct err *err)
@@ -245,11 +272,7 @@ int qcow2_resize(struct img *img, uint64_t size, int prealloc, struct err *err)
 		r = qcow2_begin_write(q, err);
 	if (r < 0 || size == old)
 		return r;
-	r = size > old ? grow(q, size, prealloc, err) : unmap_tail(q, size, old, err);
-	if (r == 0)
-		r = set_size(q, size, err);
-	if (r == 0 && size < old)
-		r = truncate_file(q, err);
+	r = size > old ? grow(q, size, prealloc, err) : shrink(q, size, err);
 	if (r < 0 && r != -ENOSPC && r != -ENOMEM)
 		img_note_failure(img, r);
 	return r;
