@@ -176,8 +176,11 @@ static void print_completion_data(void)
 	}
 	for (unsigned i = 0; formats[i]; i++) {
 		printf("format\t%s\t%s\n", formats[i]->name, formats[i]->summary);
-		for (const struct opt *o = formats[i]->create_opts; o && o->name; o++)
-			printf("create-option\t%s\t%s\t%s\n", formats[i]->name, o->name, o->help);
+		for (const struct opt *o = formats[i]->create_opts; o && o->name; o++) {
+			if (!o->refused)
+				printf("create-option\t%s\t%s\t%s\n", formats[i]->name, o->name,
+				       o->help);
+		}
 	}
 }
 
