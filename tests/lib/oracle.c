@@ -43,6 +43,23 @@ static void note(struct oracle *o, unsigned *counter, const char *fmt, ...)
 	va_end(ap);
 }
 
+static void bad_pointer(struct oracle *o, const char *fmt, ...)
+	__attribute__((format(printf, 2, 3)));
+
+static void bad_pointer(struct oracle *o, const char *fmt, ...)
+{
+	va_list ap;
+
+	o->errors++;
+	if (o->bad_pointers++)
+		return;
+	va_start(ap, fmt);
+	vsnprintf(o->pointer_text, sizeof(o->pointer_text), fmt, ap);
+	va_end(ap);
+	if (!o->text[0])
+		memcpy(o->text, o->pointer_text, sizeof(o->text));
+}
+
 /* Bytes [off, off+n) of the file, or NULL. */
 static const unsigned char *at(const struct oracle *o, uint64_t off, uint64_t n)
 {
@@ -79,6 +96,7 @@ static bool read_header(struct oracle *o)
 	o->cluster = UINT64_C(1) << o->cluster_bits;
 	incompat = o->version == 3 ? get64(p + 72) : 0;
 	o->refcount_order = o->version == 3 ? get32(p + 96) : 4;
+	o->autoclear = o->version == 3 ? get64(p + 88) : 0;
 	o->dirty = incompat & 1;
 	o->corrupt_bit = incompat & 2;
 	if (incompat & ~UINT64_C(11) || o->refcount_order > 6)
@@ -100,32 +118,47 @@ static void refer(struct oracle *o, uint64_t host, uint64_t n, const char *what)
 	if (!n)
 		return;
 	if (last >= o->n_refs) {
-		note(o, &o->errors, "%s at %" PRIu64 " lies beyond the end (%" PRIu64 ")", what,
-		     host, o->len);
+		bad_pointer(o, "%s at %" PRIu64 " lies beyond the end (%" PRIu64 ")", what, host,
+			    o->len);
 		return;
 	}
 	for (; first <= last; first++)
 		o->refs[first]++;
 }
 
-static uint64_t stored_refcount(const struct oracle *o, uint64_t c)
+/* The refcount block that covers cluster c, or NULL; *k: the index in it. */
+static const unsigned char *block_of(const struct oracle *o, uint64_t c, uint64_t *k)
 {
-	uint64_t bits = UINT64_C(1) << o->refcount_order, per_block = o->cluster * 8 / bits;
-	uint64_t i = c / per_block, k = c % per_block, block;
-	const unsigned char *b;
+	unsigned bits = o->cluster_bits + 3 - o->refcount_order;
+	uint64_t i = c >> bits, block;
+
+	*k = c & ((UINT64_C(1) << bits) - 1);
+	if (i >= o->reftable_clusters * o->cluster / 8)
+		return NULL;
+	block = get64(o->p + o->reftable + i * 8) & ~UINT64_C(0x1ff);
+	return block ? at(o, block, o->cluster) : NULL;
+}
+
+static inline uint64_t load(const struct oracle *o, const unsigned char *b, uint64_t k)
+{
+	unsigned bits = 1u << o->refcount_order;
 	uint64_t v = 0;
 
-	if (i >= o->reftable_clusters * o->cluster / 8)
-		return 0;
-	block = get64(o->p + o->reftable + i * 8) & ~UINT64_C(0x1ff);
-	b = block ? at(o, block, o->cluster) : NULL;
-	if (!b)
-		return 0;
+	if (bits == 16)
+		return (uint64_t)b[k * 2] << 8 | b[k * 2 + 1];
 	if (bits < 8)
 		return b[k * bits / 8] >> (k * bits % 8) & ((1u << bits) - 1);
-	for (uint64_t n = 0; n < bits / 8; n++)
+	for (unsigned n = 0; n < bits / 8; n++)
 		v = v << 8 | b[k * bits / 8 + n];
 	return v;
+}
+
+static uint64_t stored_refcount(const struct oracle *o, uint64_t c)
+{
+	uint64_t k;
+	const unsigned char *b = block_of(o, c, &k);
+
+	return b ? load(o, b, k) : 0;
 }
 
 /* The COPIED flag of an entry of the active tree that points to cluster c. */
@@ -162,11 +195,11 @@ static void count_l2_entry(struct oracle *o, uint64_t e, uint64_t where, bool ac
 	host = e & HOST;
 	if (!host) {
 		if (e & ~UINT64_C(1))
-			note(o, &o->errors, "L2 entry at %" PRIu64 ": %" PRIx64, where, e);
+			bad_pointer(o, "L2 entry at %" PRIu64 ": %" PRIx64, where, e);
 		return;
 	}
 	if (host % o->cluster || e & UINT64_C(0x3f000000000001fe) || (o->version == 2 && (e & 1))) {
-		note(o, &o->errors, "L2 entry at %" PRIu64 ": %" PRIx64, where, e);
+		bad_pointer(o, "L2 entry at %" PRIu64 ": %" PRIx64, where, e);
 		return;
 	}
 	refer(o, host, o->cluster, "data");
@@ -179,7 +212,7 @@ static void count_tree(struct oracle *o, uint64_t l1, uint32_t n, bool active)
 	const unsigned char *t = at(o, l1, (uint64_t)n * 8);
 
 	if (!t) {
-		note(o, &o->errors, "L1 table at %" PRIu64 " lies beyond the end", l1);
+		bad_pointer(o, "L1 table at %" PRIu64 " lies beyond the end", l1);
 		return;
 	}
 	refer(o, l1, (uint64_t)n * 8, "L1 table");
@@ -190,7 +223,7 @@ static void count_tree(struct oracle *o, uint64_t l1, uint32_t n, bool active)
 		if (!host)
 			continue;
 		if (host % o->cluster || e & UINT64_C(0x7f000000000001ff)) {
-			note(o, &o->errors, "L1 entry %" PRIu32 ": %" PRIx64, i, e);
+			bad_pointer(o, "L1 entry %" PRIu32 ": %" PRIx64, i, e);
 			continue;
 		}
 		refer(o, host, o->cluster, "L2 table");
@@ -226,7 +259,7 @@ static void count_snapshots(struct oracle *o)
 		const unsigned char *s = next_snapshot(o, &off);
 
 		if (!s) {
-			note(o, &o->errors, "snapshot %" PRIu32 " lies beyond the end", i);
+			bad_pointer(o, "snapshot %" PRIu32 " lies beyond the end", i);
 			return;
 		}
 		count_tree(o, get64(s), get32(s + 8), false);
@@ -243,9 +276,9 @@ static void count_refcounts(struct oracle *o)
 		if (!e)
 			continue;
 		if (e % o->cluster)
-			note(o, &o->errors, "refcount table entry %" PRIu64 ": %" PRIx64, i, e);
+			bad_pointer(o, "refcount table entry %" PRIu64 ": %" PRIx64, i, e);
 		else if (!at(o, e, o->cluster))
-			note(o, &o->errors, "refcount block %" PRIu64 " lies beyond the end", i);
+			bad_pointer(o, "refcount block %" PRIu64 " lies beyond the end", i);
 		else
 			refer(o, e, o->cluster, "refcount block");
 	}
@@ -253,9 +286,15 @@ static void count_refcounts(struct oracle *o)
 
 static void compare(struct oracle *o)
 {
-	for (uint64_t c = 0; c < o->n_refs; c++) {
-		uint64_t stored = stored_refcount(o, c);
+	const unsigned char *block = NULL;
+	uint64_t k = 0;
 
+	for (uint64_t c = 0; c < o->n_refs; c++, k++) {
+		uint64_t stored;
+
+		if (!c || k == o->cluster * 8 >> o->refcount_order)
+			block = block_of(o, c, &k);
+		stored = block ? load(o, block, k) : 0;
 		if (stored < o->refs[c])
 			note(o, &o->errors,
 			     "cluster %" PRIu64 ": refcount %" PRIu64 ", %" PRIu32 " references", c,

@@ -20,15 +20,18 @@ struct oracle {
 	uint64_t cluster, size, l1, reftable, snapshots;
 	uint32_t l1_size, reftable_clusters, n_snapshots;
 	bool dirty, corrupt_bit;
+	uint64_t autoclear; /* feature bits */
 	/* References that were counted, by host cluster. */
 	uint32_t *refs;
 	uint64_t n_refs, cap_refs;
 	/* What was found. */
-	unsigned errors;         /* refcount < references, pointers that cannot be */
+	unsigned errors;         /* refcount < references, and bad pointers */
+	unsigned bad_pointers;   /* that cannot be: reserved bits, alignment, beyond the end */
 	unsigned leaks;          /* clusters with refcount > references */
 	unsigned copied_wrong;   /* COPIED where the refcount is not 1 */
 	unsigned copied_missing; /* refcount 1 without COPIED, in the active tree */
 	char text[200];          /* the first error or wrong flag */
+	char pointer_text[200];  /* the first bad pointer */
 };
 
 /* Judges the file. False when the header cannot be understood (text says why). */
