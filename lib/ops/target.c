@@ -131,6 +131,10 @@ static int make_file(struct target *t, const char *path, unsigned flags, struct 
 	CLEANUP_FREE char *dir = NULL;
 	int fd = -1;
 
+	/* The name is needed at the end only; what is no name is better found out now. */
+	if (t->path[dir_len(t->path)] == '\0')
+		return err_sys(err, t->path[0] ? EISDIR : ENOENT, "Could not create '%s'", path);
+
 	if (asprintf(&dir, "%.*s.", dir_len(t->path), t->path) < 0)
 		return err_nomem(err, strlen(t->path), "a file name");
 	/* A name is given to it by way of /proc. */
