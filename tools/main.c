@@ -233,6 +233,7 @@ int main(int argc, char **argv)
 	}
 	/* A closed pipe is a write error with a message, not a silent death in mid-write. */
 	signal(SIGPIPE, SIG_IGN);
+	signal(SIGXFSZ, SIG_IGN); /* so is a limit on the size of files */
 
 	if (argc < 2)
 		return cli_usage(&cli, "Not enough arguments");
