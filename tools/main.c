@@ -16,18 +16,6 @@
 /* The peer's version whose texts and behaviour the `qemu-img` personality has. */
 #define PEER_VERSION "7.2.22"
 
-/* TEMPORARY: weak until every command's file is there. */
-#pragma weak cmd_create
-#pragma weak cmd_info
-#pragma weak cmd_check
-#pragma weak cmd_convert
-#pragma weak cmd_resize
-#pragma weak cmd_snapshot
-#pragma weak cmd_map
-#pragma weak cmd_measure
-#pragma weak cmd_compare
-#pragma weak cmd_checksum
-
 /* In the order in which --help lists them: along the life of an image. */
 static const struct cmd *const commands[] = {
 	&cmd_create,   &cmd_info, &cmd_check,   &cmd_convert, &cmd_resize,
@@ -37,7 +25,7 @@ static const struct cmd *const commands[] = {
 static const struct cmd *command_find(const char *name)
 {
 	for (unsigned i = 0; i < ARRAY_LEN(commands); i++) {
-		if (commands[i] && strcmp(commands[i]->name, name) == 0)
+		if (strcmp(commands[i]->name, name) == 0)
 			return commands[i];
 	}
 	return NULL;
@@ -76,7 +64,7 @@ static const char *command_near(const char *name)
 	unsigned best = 3; /* two typing errors at most */
 
 	for (unsigned i = 0; i < ARRAY_LEN(commands); i++) {
-		unsigned d = commands[i] ? distance(name, commands[i]->name) : best;
+		unsigned d = distance(name, commands[i]->name);
 
 		if (d < best && d < strlen(name)) {
 			best = d;
@@ -122,10 +110,8 @@ static void help_peer(const struct cli *cli)
 	       "    '-h', '--help'       display this help and exit\n"
 	       "    '-V', '--version'    output version information and exit\n\n"
 	       "Command syntax:\n");
-	for (unsigned i = 0; i < ARRAY_LEN(commands); i++) {
-		if (commands[i])
-			print_syntax(commands[i]);
-	}
+	for (unsigned i = 0; i < ARRAY_LEN(commands); i++)
+		print_syntax(commands[i]);
 	printf("\nSupported formats:");
 	print_formats();
 }
@@ -139,10 +125,8 @@ void cli_help_all(const struct cli *cli)
 	printf("Usage: img COMMAND [OPTIONS] ARGUMENTS\n"
 	       "Create, inspect, convert and check disk images.\n\n"
 	       "Commands:\n");
-	for (unsigned i = 0; i < ARRAY_LEN(commands); i++) {
-		if (commands[i])
-			printf("  %-10s %s\n", commands[i]->name, commands[i]->summary);
-	}
+	for (unsigned i = 0; i < ARRAY_LEN(commands); i++)
+		printf("  %-10s %s\n", commands[i]->name, commands[i]->summary);
 	printf("\nFormats:");
 	print_formats();
 	printf("\n'img COMMAND --help' lists the options of a command; 'img --version' prints the "
@@ -168,8 +152,6 @@ static void print_completion_data(void)
 	for (unsigned i = 0; i < ARRAY_LEN(commands); i++) {
 		const struct cmd *cmd = commands[i];
 
-		if (!cmd)
-			continue;
 		printf("command\t%s\t%s\t%s\n", cmd->name, cmd->args, cmd->summary);
 		for (const struct cmd_opt *o = cmd->opts; o->id; o++)
 			print_option_data(cmd, o);
