@@ -449,12 +449,16 @@ static void warn_probed_raw(const struct img *img, const struct img_open_args *a
 
 struct img *cli_open(const struct cli *cli, const struct img_open_args *args)
 {
+	struct img_open_args how = *args;
 	struct err err = {0};
 	struct img *img = NULL;
 
 	if (args->format && !cli_driver(cli, args->path, args->format))
 		return NULL;
-	if (img_open(args, &img, &err) < 0) {
+	/* The peer opens what a backing name leads to, overlays over LVM volumes live by it. */
+	if (cli->peer)
+		how.flags |= IMG_NAMED_DEVICES;
+	if (img_open(&how, &img, &err) < 0) {
 		cli_open_error(cli, args->path, &err);
 		return NULL;
 	}
