@@ -227,6 +227,7 @@ static int run(struct cli *cli)
 
 	if (parse(cli, &c, &code)) {
 		c.req.opts = &c.opts;
+		c.req.backing_flags = cli->peer ? IMG_NAMED_DEVICES : 0; /* as cli_open */
 		if (c.help)
 			code = give_options_help(cli, &c);
 		else if (!c.req.path)

@@ -145,14 +145,17 @@ struct info_cmd {
 
 static int show(const struct cli *cli, const struct info_cmd *c)
 {
+	struct img_open_args open = c->open;
 	struct info_list list = {0};
 	struct err err = {0};
 	int code;
 
-	if (c->open.format && !cli_driver(cli, c->open.path, c->open.format))
+	if (open.format && !cli_driver(cli, open.path, open.format))
 		return 1;
-	if (info_collect(&c->open, c->chain, &list, &err) < 0) {
-		cli_open_error(cli, c->open.path, &err);
+	if (cli->peer)
+		open.flags |= IMG_NAMED_DEVICES; /* as cli_open */
+	if (info_collect(&open, c->chain, &list, &err) < 0) {
+		cli_open_error(cli, open.path, &err);
 		code = 1;
 	} else if (!c->json) {
 		code = print_human(cli, &list);

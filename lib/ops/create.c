@@ -122,10 +122,10 @@ static int same_name(struct err *err)
 		       "file");
 }
 
-static int open_backing(struct create_plan *plan, struct img **out, struct err *err)
+static int open_backing(struct create_plan *plan, unsigned flags, struct img **out, struct err *err)
 {
 	CLEANUP_FREE char *path = NULL;
-	struct img_open_args args = {.format = plan->backing_format};
+	struct img_open_args args = {.format = plan->backing_format, .flags = flags};
 	int r;
 
 	if (args.format && !format_find(args.format))
@@ -142,10 +142,10 @@ static int open_backing(struct create_plan *plan, struct img **out, struct err *
 }
 
 /* Looks into the backing file: that it is there, its format, its size. */
-static int consult_backing(struct create_plan *plan, struct err *err)
+static int consult_backing(struct create_plan *plan, unsigned flags, struct err *err)
 {
 	struct img *img = NULL;
-	int r = open_backing(plan, &img, err);
+	int r = open_backing(plan, flags, &img, err);
 
 	if (r < 0)
 		return r;
@@ -175,7 +175,7 @@ static int check_backing(const struct create_request *req, struct create_plan *p
 	if (!plan->backing[0])
 		return err_set(err, EINVAL, "Expected backing file name, got empty string");
 	if (!req->unchecked_backing)
-		return consult_backing(plan, err);
+		return consult_backing(plan, req->backing_flags, err);
 	if (!plan->backing_format)
 		return err_set(err, EINVAL, "Backing file specified without backing format");
 	return 0;
