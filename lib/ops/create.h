@@ -23,7 +23,6 @@ struct create_request {
 	const struct opts *opts; /* format's, target's, size, backing_file, backing_fmt; or NULL */
 	bool unchecked_backing;  /* do not open the backing file; size is needed then */
 	unsigned backing_flags;  /* IMG_…, for opening it and what is behind it */
-	unsigned backing_flags;  /* IMG_…, for opening it and what is behind it */
 };
 
 /* Zero-initialise; free with create_plan_free. */
