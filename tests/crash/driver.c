@@ -125,6 +125,26 @@ static bool write_on(struct judge *j, const struct truth *t, struct img *img, st
 	return fine;
 }
 
+/* What is added to the disk reads as zeros, whatever the power cut left behind its end. */
+static bool grow_on(struct judge *j, struct img *img)
+{
+	uint64_t old = io_size(&img->io);
+	uint64_t more = j->w->n_sectors * SECTOR + 5 * j->base.cluster - old;
+	unsigned char *buf = malloc(more);
+	struct err e = {0};
+	bool fine = true;
+
+	expect(buf);
+	if (img_resize(img, old + more, PREALLOC_OFF, &e) < 0)
+		fine = j->w->version == 2 || wrong(j, "growing: %s", e.msg);
+	else if (io_pread(&img->io, buf, more, old, &e) < 0)
+		fine = wrong(j, "reading what was added: %s", e.msg);
+	else if (!bytes_are_zero(buf, more))
+		fine = wrong(j, "what was added to %" PRIu64 " bytes is not zero", old);
+	free(buf);
+	return fine;
+}
+
 /* The file is sound. leaks: they may be there. */
 static bool sound(struct judge *j, struct io *file, bool leaks, const char *when)
 {
@@ -160,7 +180,7 @@ static bool open_repaired(struct judge *j, struct io *file, struct img **img)
 
 /* A second power cut while the first one is being repaired. */
 static bool cut_repair(struct judge *j, const struct truth *t, const struct crash_log *log,
-		       struct rng *rng, bool again);
+		       struct rng *rng);
 
 static bool write_and_repair(struct judge *j, const struct truth *t, struct io *file,
 			     struct rng *rng, bool again)
@@ -178,9 +198,9 @@ static bool write_and_repair(struct judge *j, const struct truth *t, struct io *
 	}
 	fine = sound(j, file, !dirty, "after opening");
 	if (fine && log.n && again)
-		fine = cut_repair(j, t, &log, rng, again);
+		fine = cut_repair(j, t, &log, rng);
 	if (fine)
-		fine = write_on(j, t, img, rng);
+		fine = write_on(j, t, img, rng) && grow_on(j, img);
 	io_close(&img->io);
 	crash_log_free(&log);
 	return fine && sound(j, file, !dirty, "after writing on");
@@ -200,13 +220,12 @@ static void cut_anywhere(struct replay *r, const struct crash_log *log, struct r
 }
 
 static bool cut_repair(struct judge *j, const struct truth *t, const struct crash_log *log,
-		       struct rng *rng, bool again)
+		       struct rng *rng)
 {
 	struct judge inner;
 	struct replay r;
 	bool fine = true;
 
-	(void)again;
 	judge_begin(&inner, j->w);
 	replay_begin(&r, log);
 	for (unsigned i = 0; fine && i < COMPOUND; i++) {

@@ -305,7 +305,7 @@ static void do_create(struct runner *r)
 	w->shot[w->n_shot++] = s;
 	op = begin_op(r, "snapshot create", 0, 0);
 	op->shots.v[op->shots.n++] = s;
-	op->durable = op->snapshot = true;
+	op->durable = op->snapshot = op->rare = true;
 	issue(r);
 	refused(r, op, img_snapshot_create(r->img, s->name, NULL, &e), -EINVAL,
 		w->refcount_bits <= 8, &e);
@@ -333,7 +333,7 @@ static void do_remove(struct runner *r)
 	op = begin_op(r, "snapshot remove", 0, 0);
 	op->shots.n--;
 	memmove(&op->shots.v[i], &op->shots.v[i + 1], (op->shots.n - i) * sizeof(op->shots.v[0]));
-	op->durable = op->snapshot = true;
+	op->durable = op->snapshot = op->rare = true;
 	issue(r);
 	must(img_snapshot_remove(r->img, index_of(r, i), &e), &e);
 	returned(r);
@@ -355,7 +355,7 @@ static void do_apply(struct runner *r)
 	memcpy(op->value, s->value, w->n_sectors * 8);
 	memcpy(op->after, s->value, w->n_sectors * 8);
 	op->size = s->size;
-	op->durable = op->snapshot = true;
+	op->durable = op->snapshot = op->rare = true;
 	issue(r);
 	refused(r, op, img_snapshot_apply(r->img, index_of(r, i), &e), -EINVAL,
 		w->refcount_bits <= 8, &e);
@@ -374,7 +374,7 @@ static void do_resize(struct runner *r)
 	/* The part that comes or goes reads as zeros, as far as it can be read. */
 	op = begin_op(r, "resize", low, high - low);
 	op->size = new *SECTOR;
-	op->durable = true;
+	op->durable = op->rare = true;
 	if (new > r->size && rng_percent(&r->rng, 30))
 		mode = PREALLOC_METADATA;
 	issue(r);

@@ -36,6 +36,7 @@ struct op {
 	struct shots shots;
 	bool durable;  /* when it returns, everything is */
 	bool snapshot; /* an operation on snapshots */
+	bool rare;     /* that, or a resize */
 };
 
 struct workload {
