@@ -43,6 +43,24 @@ static unsigned printable_len(const unsigned char *s)
 	return n;
 }
 
+/* Where messages go on in another line. Any other newline came with a name, and is escaped. */
+static bool begins_line(const char *text)
+{
+	static const char *const lines[] = {
+		"Is another process using the image [", /* io/lock.c */
+		"Optional suffix k, M, G,",             /* base/opt.c */
+		"and exabytes, respectively.",
+		"Could not open backing image.", /* ops/create.c */
+		"Detected format of ",
+	};
+
+	for (unsigned i = 0; i < ARRAY_LEN(lines); i++) {
+		if (strncmp(text, lines[i], strlen(lines[i])) == 0)
+			return true;
+	}
+	return false;
+}
+
 /* Appends to out, which has room for 4 bytes per byte of text. */
 static void escape(const char *text, char *out, bool newlines)
 {
@@ -51,7 +69,7 @@ static void escape(const char *text, char *out, bool newlines)
 	while (*s) {
 		unsigned n = printable_len(s);
 
-		if (n == 0 && newlines && *s == '\n')
+		if (n == 0 && newlines && *s == '\n' && begins_line((const char *)s + 1))
 			n = 1;
 		if (n == 0) {
 			out += sprintf(out, "\\x%02x", *s++);

@@ -229,10 +229,13 @@ static void messages(void **state)
 	seen[0] = '\0';
 	fd = capture(&out, &err);
 	printf("before ");
-	assert_int_equal(cli_error(&cli, "%s", "a\033b\nIs it locked?"), 1);
+	assert_int_equal(cli_error(&cli, "%s", "a\033b\nIs another process using the image [x]?"),
+			 1);
+	assert_int_equal(cli_error(&cli, "%s", "name\nimg: all is well"), 1);
 	cli_warn(&cli, "%d", 7);
 	release(fd, out, err);
-	assert_string_equal(seen, "before img: a\\x1bb\nIs it locked?\nimg: warning: 7\n");
+	assert_string_equal(seen, "before img: a\\x1bb\nIs another process using the image [x]?\n"
+				  "img: name\\x0aimg: all is well\nimg: warning: 7\n");
 }
 
 static void parsers(void **state)
