@@ -35,22 +35,37 @@ static int patch_data(struct patch *p, uint64_t off, size_t len, struct imgkit_e
 	return imgkit_pwrite(p->to, p->a, len, off, err);
 }
 
-/* Zeroes what holds data in [off, off+len) of the target. */
-static int patch_zero(struct patch *p, uint64_t off, uint64_t len, struct imgkit_err *err)
+/* Zeroes len (at most CHUNK) bytes that are not zero yet. */
+static int patch_zero(struct patch *p, uint64_t off, size_t len, struct imgkit_err *err)
 {
-	struct imgkit_extent ext;
+	static const unsigned char zeros[CHUNK];
+	int r = imgkit_pread(p->to, p->b, len, off, err);
 
-	for (uint64_t end = off + len; off < end; off += ext.len) {
+	if (r || memcmp(p->b, zeros, len) == 0)
+		return r;
+	p->zeroed += len;
+	return imgkit_zero(p->to, off, len, IMGKIT_ZERO_UNMAP, err);
+}
+
+/* The same for any length: what the target holds as zeros already is not read. */
+static int patch_hole(struct patch *p, uint64_t off, uint64_t end, struct imgkit_err *err)
+{
+	while (off < end) {
+		uint64_t len = CHUNK - off % CHUNK;
+		struct imgkit_extent ext;
 		int r = imgkit_map(p->to, off, end - off, &ext, err);
 
 		if (r)
 			return r;
-		if (ext.kind == IMGKIT_ABSENT || ext.kind == IMGKIT_ZERO)
+		if (ext.kind == IMGKIT_ABSENT || ext.kind == IMGKIT_ZERO) {
+			off += ext.len;
 			continue;
-		r = imgkit_zero(p->to, off, ext.len, IMGKIT_ZERO_UNMAP, err);
+		}
+		len = len < ext.len ? len : ext.len;
+		r = patch_zero(p, off, len, err);
 		if (r)
 			return r;
-		p->zeroed += ext.len;
+		off += len;
 	}
 	return 0;
 }
@@ -60,7 +75,7 @@ static int patch_extent(struct patch *p, const struct imgkit_extent *ext, struct
 	uint64_t end = ext->off + ext->len;
 
 	if (ext->kind == IMGKIT_ABSENT || ext->kind == IMGKIT_ZERO)
-		return patch_zero(p, ext->off, ext->len, err);
+		return patch_hole(p, ext->off, end, err);
 	for (uint64_t off = ext->off; off < end;) {
 		uint64_t len = CHUNK - off % CHUNK;
 		int r = patch_data(p, off, len < end - off ? len : end - off, err);

@@ -40,7 +40,9 @@ for how in shared static; do
 	done
 done
 export LD_LIBRARY_PATH=$root/lib
-[ "$(shared/patch new.raw old.qcow2)" = "65536 bytes written, 0 bytes zeroed" ] || fail "patch did something else"
+# How much depends on the block size of the file system here.
+shared/patch new.raw old.qcow2 | grep -qE '^[0-9]{1,5} bytes written, 0 bytes zeroed$' ||
+	fail "patch did something else"
 [ "$(static/patch new.raw old.qcow2)" = "0 bytes written, 0 bytes zeroed" ] || fail "patch twice did something"
 for how in shared static; do
 	$how/convert old.qcow2 $how.raw raw 2>/dev/null || fail "convert failed ($how)"
