@@ -2,7 +2,8 @@
 # Output that cannot be written is an error, with a message.
 img create -q -f qcow2 disk.qcow2 1M
 for command in "info" "info --output=json" "map" "snapshot -l --output=json" "map --output=json"; do
-	img $command disk.qcow2 > /dev/full
+	read -ra words <<< "$command"
+	img "${words[@]}" disk.qcow2 > /dev/full
 	echo "exit $?"
 done
 img --help > /dev/full
