@@ -73,7 +73,7 @@ static bool read_all(struct judge *j, const struct truth *t, struct img *img)
 	if (io_pread(&img->io, buf, size, 0, &e) < 0)
 		fine = wrong(j, "reading: %s", e.msg);
 	for (uint64_t s = 0; fine && s < size / SECTOR; s++)
-		if (!truth_allows(t, s, sector_value(buf + s * SECTOR)))
+		if (!cells_may(&t->cells, s, sector_value(buf + s * SECTOR)))
 			fine = wrong(j, "driver: sector %" PRIu64 " is %" PRIx64, s,
 				     sector_value(buf + s * SECTOR));
 	free(buf);

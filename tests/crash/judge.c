@@ -79,11 +79,11 @@ static uint64_t coded_value(const struct judge *j, uint64_t sector, uint64_t ent
 	uint64_t host = entry & ((UINT64_C(1) << shift) - 1), len;
 
 	if (was.kind != PLACE_CODED || was.host != entry)
-		return VALUE_TORN;
+		return CELL_UNKNOWN;
 	len = ((entry & ((UINT64_C(1) << 62) - 1)) >> shift) * 512 + 512 - host % 512;
 	len = min_u64(len, b->len - host);
 	if (host + len > o->len || memcmp(o->p + host, b->p + host, len))
-		return VALUE_TORN;
+		return CELL_UNKNOWN;
 	return j->w->initial[sector];
 }
 
@@ -103,7 +103,7 @@ static uint64_t data_value(const struct oracle *o, uint64_t where, bool thorough
 	/* Sectors do not tear: a few words tell. */
 	for (unsigned i = 0; i < 3; i++)
 		memcpy(&v[i], o->p + where + i * (SECTOR / 2 - 4) / 8 * 8, 8);
-	return v[0] == v[1] && v[0] == v[2] ? v[0] : VALUE_TORN;
+	return v[0] == v[1] && v[0] == v[2] ? v[0] : CELL_UNKNOWN;
 }
 
 /* A cursor over a tree: neighbours in a cluster share a look-up. */
@@ -168,13 +168,13 @@ static bool each_sector(struct judge *j, const struct tree *tree, bool thorough,
 static bool judge_sector(struct judge *j, const void *ctx, uint64_t s, uint64_t v)
 {
 	const struct truth *t = ctx;
-	const struct cell *c = &t->cell[s];
+	const struct cell *c = &t->cells.v[s];
 
 	j->changed |= v != t->w->initial[s];
-	return truth_allows(t, s, v) || wrong(j,
-					      "sector %" PRIu64 " is %" PRIx64 ", may be %" PRIx64
-					      " … %" PRIx64 " (%u values)",
-					      s, v, c->may[0], c->may[c->n - 1], c->n);
+	return cells_may(&t->cells, s, v) || wrong(j,
+						   "sector %" PRIu64 " is %" PRIx64
+						   ", may be %" PRIx64 " … %" PRIx64 " (%u values)",
+						   s, v, c->may[0], c->may[c->n - 1], c->n);
 }
 
 /* ---- snapshots ---- */

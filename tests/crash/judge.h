@@ -6,22 +6,14 @@
 #ifndef IMGKIT_TESTS_JUDGE_H
 #define IMGKIT_TESTS_JUDGE_H
 
+#include "cells.h"
 #include "oracle.h"
 #include "workload.h"
-
-/* Values that one sector may have. The first is the last durable one. */
-#define CELL_MAX 30
-struct cell {
-	unsigned n;
-	uint64_t current, may[CELL_MAX];
-};
 
 /* What may be true at a moment of the log. */
 struct truth {
 	const struct workload *w;
-	struct cell *cell; /* owned, of each sector */
-	uint64_t *touched; /* owned: sectors with more than one value */
-	size_t n_touched;
+	struct cells cells;               /* of each sector */
 	uint64_t size_before, size_after; /* bytes */
 	struct shots shots_before, shots_after;
 	const struct op *running; /* issued, not returned */
@@ -54,8 +46,5 @@ bool judge_driver(struct judge *j, const struct truth *t, const unsigned char *p
 
 /* And through qemu-img. */
 bool judge_peer(struct judge *j, const struct truth *t, const unsigned char *p, uint64_t len);
-
-/* What the sector may hold; for messages. */
-bool truth_allows(const struct truth *t, uint64_t sector, uint64_t value);
 
 #endif

@@ -29,22 +29,6 @@ struct runner {
 	uint64_t hot[10];   /* clusters that most operations meet at */
 };
 
-void sectors_fill(unsigned char *buf, const uint64_t *value, uint64_t n)
-{
-	for (uint64_t i = 0; i < n; i++)
-		for (unsigned k = 0; k < SECTOR / 8; k++)
-			memcpy(buf + i * SECTOR + k * 8, &value[i], 8);
-}
-
-uint64_t sector_value(const unsigned char *sector)
-{
-	uint64_t v;
-
-	memcpy(&v, sector, 8);
-	/* All words are the first one. */
-	return memcmp(sector, sector + 8, SECTOR - 8) ? VALUE_TORN : v;
-}
-
 /* ---- choosing ---- */
 
 static void choose(struct workload *w)

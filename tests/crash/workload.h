@@ -10,6 +10,7 @@
 #ifndef IMGKIT_TESTS_WORKLOAD_H
 #define IMGKIT_TESTS_WORKLOAD_H
 
+#include "cells.h"
 #include "disk.h"
 #include "rng.h"
 
@@ -69,10 +70,5 @@ void workload_free(struct workload *w);
 
 /* Opens the image in a file with its backing. */
 struct img *workload_open(const struct workload *w, struct io *file, unsigned flags);
-
-/* Fills n sectors with their values; the value of a sector, or die when its words differ. */
-void sectors_fill(unsigned char *buf, const uint64_t *value, uint64_t n);
-#define VALUE_TORN UINT64_MAX
-uint64_t sector_value(const unsigned char *sector);
 
 #endif
