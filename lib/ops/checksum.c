@@ -163,8 +163,9 @@ static int take_chunk(struct sum *s, uint64_t *off, uint64_t *ticket, struct err
 			break;
 		at = s->ext.off + s->ext.len;
 	}
-	*off = round_down(at, CHUNK);
-	job_advance(s->job, min_u64(*off, s->size) - min_u64(s->pos, s->size));
+	*off = at < s->size ? round_down(at, CHUNK) : s->size;
+	if (s->pos < s->size)
+		job_advance(s->job, *off - s->pos);
 	s->pos = *off + CHUNK;
 	*ticket = s->tickets++;
 	return at < s->size;
