@@ -52,7 +52,7 @@ test check:
 
 #: make lint       format, include direction, sizes, shellcheck, man pages, clang-tidy
 lint:
-	@build-aux/deps build lint
+	@build-aux/deps build test lint tidy
 	+@$(submake) VARIANT=release all
 	@$(PYTHON) tests/run lint/
 	@build-aux/tidy
