@@ -14,10 +14,10 @@ A table consists of lines:
     & arguments     one more command of the same case
     ? command       run after the case, with the peer; what it prints is compared too
 
-Each case runs twice in copies of one prepared directory. Of the files that a case changed, names,
-modes, size (raw) or what the peer says about them (info, check, map) are compared; what the peer
-leaves untouched must stay untouched. Differences must be listed, with our text and the reason, in
-tests/cli/peer-differences, and what is listed must occur: a reason that became void fails.
+Each case runs twice, in copies of one prepared directory. Of the files that come out different, mode
+and size (raw) or what the peer says about them (info, check, map) are compared. Differences must be
+listed, with our text and the reason, in tests/cli/peer-differences; and what is listed must occur: a
+reason that became void fails.
 """
 import hashlib
 import json
@@ -104,13 +104,11 @@ def shell(command, program, **extra):
 
 def digest(path):
     """Of the bytes of a file; zeros count the same, stored or not."""
-    result = hashlib.sha256()
-    fd = os.open(path, os.O_RDONLY)
-    for start, end in extents(fd):
-        for pos in range(start, end, MiB):
-            data = os.pread(fd, min(MiB, end - pos), pos)
-            if data.count(0) < len(data):
-                result.update(b'%d ' % pos + data.rstrip(b'\0'))
+    result, fd = hashlib.sha256(), os.open(path, os.O_RDONLY)
+    stored = {n for start, end in extents(fd) for n in range(start // MiB, -(-end // MiB))}
+    for n in sorted(stored):
+        data = os.pread(fd, MiB, n * MiB).rstrip(b'\0')
+        result.update(b'%d %d ' % (n, len(data)) + data if data else b'')
     os.close(fd)
     return result.digest()
 
@@ -127,6 +125,10 @@ def snapshot_of(directory):
     return found
 
 
+def decoded(data):
+    return data.decode('utf-8', 'backslashreplace')
+
+
 def one_progress(text):
     """How often progress is shown depends on the time; that it ends at 100 % does not."""
     return re.sub(r'(?:    \(\d+\.\d\d/100%\)\r)*( {4}\(\d+\.\d\d/100%\))\r', r'\1(CR)\n', text)
@@ -139,16 +141,16 @@ def normalised(text):
     return re.sub(r'(disk size: |"actual-size": ).*', r'\1N', text)
 
 
-def ask_peer(*args):
+def ask_peer(directory, *args):
     proc = subprocess.run([PEER, *args], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
-                          check=False, text=True, cwd='work')
+                          check=False, text=True, cwd=directory)
     return proc.returncode, proc.stdout
 
 
-def describe_map(path):
+def describe_map(directory, name):
     """Where data, zeros and nothing are. Not where they are in the file, nor what of it is a hole:
     that is the allocator's choice."""
-    code, out = ask_peer('map', '--output=json', '-U', path)
+    code, out = ask_peer(directory, 'map', '--output=json', '-U', name)
     text, last, end = f'map: exit {code}\n', None, 0
     for e in json.loads(out or '[]') if code == 0 else []:
         kind = f'depth {e["depth"]} ' + ('data' if e['data'] else 'zero' if e['present'] else 'none')
@@ -158,50 +160,62 @@ def describe_map(path):
     return f'{text}{end} end\n'
 
 
-def describe(path):
-    """What the peer says about an image."""
-    code, out = ask_peer('info', '--output=json', '-U', path)
-    checked, _ = ask_peer('check', '-q', '-U', path)
-    return f'info: exit {code}\n{normalised(out)}check: exit {checked}\n{describe_map(path)}'
+def describe(directory, name):
+    """What the peer says about an image; of another file, its size."""
+    path = os.path.join(directory, name)
+    mode = os.lstat(path).st_mode
+    text = f'{name}: {stat.filemode(mode)}\n'
+    if not stat.S_ISREG(mode):
+        return text
+    with open(path, 'rb') as f:
+        magic = f.read(4)
+    if magic != b'QFI\xfb':
+        return f'{text}{os.path.getsize(path)} bytes\n'
+    code, out = ask_peer(directory, 'info', '--output=json', '-U', name)
+    checked, _ = ask_peer(directory, 'check', '-q', '-U', name)
+    return (f'{text}info: exit {code}\n{normalised(out)}check: exit {checked}\n'
+            f'{describe_map(directory, name)}')
 
 
-def files_after(before):
-    """A description of what the commands changed."""
-    text, after = '', snapshot_of('work')
-    for name in sorted(set(before) | set(after)):
-        if before.get(name) == after.get(name):
-            continue
-        if name not in after:
-            text += f'{name}: removed\n'
-            continue
-        mode, size, _ = after[name]
-        text += f'{name}: {stat.filemode(mode)}\n'
-        if not stat.S_ISREG(mode):
-            continue
-        with open(os.path.join('work', name), 'rb') as f:
-            magic = f.read(4)
-        text += describe(name) if magic == b'QFI\xfb' else f'{size} bytes\n'
-    return text
+class Outcome:
+    """What a case did with one of the programs; its directory is kept until the next case."""
+
+    def __init__(self, case, program, keep):
+        shutil.rmtree('work', ignore_errors=True)
+        subprocess.run(['cp', '-a', 'pristine', 'work'], check=True)
+        self.text, self.directory = dict.fromkeys(STREAMS, ''), keep
+        before = snapshot_of('work')
+        for command in case.commands:
+            self.add(shell('qemu-img ' + command, program))
+        for command in case.after:
+            proc = shell(command, PEER)
+            self.text['after'] += decoded(proc.stdout + proc.stderr)
+        self.files = snapshot_of('work')
+        self.changed = {n for n in set(before) | set(self.files)
+                        if before.get(n) != self.files.get(n)}
+        shutil.rmtree(keep, ignore_errors=True)
+        os.rename('work', keep)
+
+    def add(self, proc):
+        self.text['stdout'] += one_progress(decoded(proc.stdout))
+        self.text['stderr'] += decoded(proc.stderr)
+        self.text['exit'] += f'{proc.returncode}\n'
+
+    def describe(self, names):
+        for name in sorted(names):
+            self.text['files'] += (describe(self.directory, name) if name in self.files else
+                                   f'{name}: not there\n')
+        if names:
+            for stream in ('stdout', 'stderr', 'after'):
+                self.text[stream] = normalised(self.text[stream])
+        return self.text
 
 
-def run_case(case, program):
-    """{stream: text} of a case run with a program."""
-    shutil.rmtree('work', ignore_errors=True)
-    subprocess.run(['cp', '-a', 'pristine', 'work'], check=True)
-    before = snapshot_of('work')
-    got = dict.fromkeys(STREAMS, '')
-    for command in case.commands:
-        proc = shell('qemu-img ' + command, program)
-        got['stdout'] += one_progress(proc.stdout.decode('utf-8', 'backslashreplace'))
-        got['stderr'] += proc.stderr.decode('utf-8', 'backslashreplace')
-        got['exit'] += f'{proc.returncode}\n'
-    got['files'] = files_after(before)
-    if got['files']:
-        got['stdout'], got['stderr'] = normalised(got['stdout']), normalised(got['stderr'])
-    for command in case.after:
-        proc = shell(command, PEER)
-        got['after'] += normalised((proc.stdout + proc.stderr).decode('utf-8', 'backslashreplace'))
-    return got
+def run_case(case):
+    """{stream: text} of the case run with the peer, and with our program."""
+    theirs, we = Outcome(case, PEER, 'theirs'), Outcome(case, DROP_IN, 'ours')
+    changed = {n for n in theirs.changed | we.changed if theirs.files.get(n) != we.files.get(n)}
+    return theirs.describe(changed), we.describe(changed)
 
 
 def prepare(setup, _done=[None]):  # noqa: remembers what is prepared
@@ -259,8 +273,7 @@ def main():
         if only not in case.name:
             continue
         prepare(case.setup)
-        bad += judge(table, case, run_case(case, PEER), run_case(case, DROP_IN),
-                     listed.get(case.name, {}))
+        bad += judge(table, case, *run_case(case), listed.get(case.name, {}))
     print(bad, end='')
     sys.exit(1 if bad else 0)
 
