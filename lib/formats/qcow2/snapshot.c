@@ -323,14 +323,14 @@ static int snapshot_create(struct img *img, const char *name, const struct snaps
 	r = describe(q, name, meta, &list.snap[list.n++], err);
 	if (r == 0)
 		r = create_listed(q, &list, err);
-	if (r == 0) {
+	if (q->h.nb_snapshots == list.n) { /* the header was switched: this is the list now */
 		adopt_list(q, &list);
-		return 0;
+	} else {
+		qcow2_snapshot_free_one(&list.snap[list.n - 1], &list.disk[list.n - 1]);
+		free(list.snap);
+		free(list.disk);
 	}
-	qcow2_snapshot_free_one(&list.snap[list.n - 1], &list.disk[list.n - 1]);
-	free(list.snap);
-	free(list.disk);
-	return err_ctx(err, r, "Could not create snapshot '%s'", name);
+	return r < 0 ? err_ctx(err, r, "Could not create snapshot '%s'", name) : 0;
 }
 
 /* ---- remove ---- */
