@@ -85,12 +85,16 @@ static int raw_resize(struct img *img, uint64_t size, int prealloc, struct err *
 	if (prealloc == PREALLOC_METADATA)
 		return preallocate(img, old, size, prealloc, err);
 	r = io_resize(img->file, size, err);
-	if (r == 0 && size > old)
+	if (r < 0)
+		return r;
+	img->io.size = round_up(size, SECTOR); /* whatever becomes of the rest */
+	if (size > old)
 		r = preallocate(img, old, size, prealloc, err);
-	if (r == 0)
-		r = io_flush(img->file, err);
-	if (r == 0)
-		img->io.size = round_up(size, SECTOR);
+	if (r < 0)
+		return r;
+	r = io_flush(img->file, err);
+	if (r < 0)
+		atomic_store(&img->broken, -r);
 	return r;
 }
 

@@ -446,9 +446,11 @@ int img_flush(struct io *io, struct err *err)
 	if (img->fmt->turn)
 		return img_turn(img, err);
 	r = img_check_broken(img, err);
-	if (r == 0) {
-		r = io_flush(img->file, err);
-		img_note_failure(img, r);
-	}
+	if (r < 0)
+		return r;
+	r = io_flush(img->file, err);
+	if (r <
+	    0) /* for lack of space, too: a second try would not write what the first one lost */
+		atomic_store(&img->broken, -r);
 	return r;
 }
