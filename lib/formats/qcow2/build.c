@@ -276,11 +276,12 @@ int qcow2_build(struct io *file, const struct create_args *args, unsigned flags,
 		struct err *err)
 {
 	struct qcow2_build_options o = {0};
-	int r = qcow2_build_options(args, &o, err);
-	struct qbuild *q = r == 0 ? calloc(1, sizeof(*q)) : NULL;
+	struct qbuild *q = calloc(1, sizeof(*q));
+	int r;
 
-	if (r == 0 && !q)
-		r = err_nomem(err, sizeof(*q), "a new image");
+	if (!q)
+		return err_nomem(err, sizeof(*q), "a new image");
+	r = qcow2_build_options(args, &o, err);
 	if (r == 0 && (flags & BUILD_STREAM) && o.prealloc != PREALLOC_OFF)
 		r = err_set(err, ENOTSUP, "%s: a stream cannot be preallocated", file->name);
 	if (r < 0) {
