@@ -136,7 +136,7 @@ static int open_backing(struct create_plan *plan, unsigned flags, struct img **o
 		args.path = path;
 		r = img_open(&args, out, err);
 	}
-	if (r < 0)
+	if (r)
 		plan->hint = "Could not open backing image.";
 	return r;
 }
@@ -147,7 +147,7 @@ static int consult_backing(struct create_plan *plan, unsigned flags, struct err 
 	struct img *img = NULL;
 	int r = open_backing(plan, flags, &img, err);
 
-	if (r < 0)
+	if (r)
 		return r;
 	if (!plan->backing_format) {
 		snprintf(plan->detail, sizeof(plan->detail), "Detected format of %s.",

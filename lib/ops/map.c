@@ -97,13 +97,16 @@ static int status(struct walk *w, struct img *img, uint64_t off, uint64_t len, s
 	bool holes;
 	int r;
 
-	for (;; img = img->backing, depth++) {
+	for (;; depth++) {
+		struct img *below = img->backing;
+
 		r = img_map_layer(img, off, min_u64(len, io_size(&img->io) - off), &ext, err);
 		if (r < 0)
 			return r;
 		len = ext.len;
-		if (ext.kind != EXT_ABSENT || !img->backing || off >= io_size(&img->backing->io))
+		if (ext.kind != EXT_ABSENT || !below || off >= io_size(&below->io))
 			break;
+		img = below;
 	}
 	*e = describe(&ext, depth);
 	if (ext.kind != EXT_DATA || !ext.io)
@@ -154,9 +157,9 @@ int map_walk(struct img *img, uint64_t start, uint64_t end, map_emit emit, void 
 {
 	CLEANUP_FREE enum holes *layer = NULL;
 	struct walk w = {0};
-	size_t depth = 0;
+	size_t depth = 1;
 
-	for (struct img *i = img; i; i = i->backing)
+	for (struct img *i = img->backing; i; i = i->backing)
 		depth++;
 	w.layer = layer = calloc(depth, sizeof(*layer));
 	if (!layer)

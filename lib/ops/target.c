@@ -301,15 +301,20 @@ const char *target_note(const struct target *t)
 
 /* ---- the end ---- */
 
-/* Gives an unnamed file a name that is not taken: `name`, or a temporary one into t->temp. */
-static int link_unnamed(struct target *t, const char *name, struct err *err)
+/* Gives an unnamed file a name. -EEXIST: it is taken. */
+static int link_as(const struct target *t, const char *name)
 {
 	char proc[32];
-	int r;
 
 	snprintf(proc, sizeof(proc), "/proc/self/fd/%d", file_fd(t->io));
-	if (name)
-		return linkat(AT_FDCWD, proc, AT_FDCWD, name, AT_SYMLINK_FOLLOW) < 0 ? -errno : 0;
+	return linkat(AT_FDCWD, proc, AT_FDCWD, name, AT_SYMLINK_FOLLOW) < 0 ? -errno : 0;
+}
+
+/* The same with a temporary name, into t->temp. */
+static int link_temporary(struct target *t, struct err *err)
+{
+	int r;
+
 	do {
 		free(take(t->temp));
 		r = temp_name(t->path, &t->temp, err);
@@ -317,7 +322,7 @@ static int link_unnamed(struct target *t, const char *name, struct err *err)
 			t->temp = NULL;
 			return r;
 		}
-		r = linkat(AT_FDCWD, proc, AT_FDCWD, t->temp, AT_SYMLINK_FOLLOW) < 0 ? -errno : 0;
+		r = link_as(t, t->temp);
 	} while (r == -EEXIST);
 	if (r < 0)
 		free(take(t->temp));
@@ -330,9 +335,9 @@ static int take_name(struct target *t, struct err *err)
 	int r;
 
 	if (t->unnamed && !t->old)
-		return link_unnamed(t, t->path, err);
+		return link_as(t, t->path);
 	if (t->unnamed) {
-		r = link_unnamed(t, NULL, err);
+		r = link_temporary(t, err);
 		if (r < 0)
 			return r;
 	}
