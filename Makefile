@@ -186,5 +186,9 @@ $(fuzzers): $(B)/fuzz/fuzz-%: $(B)/fuzz/fuzz-%.o $(B)/libfuzz.a $(B)/libdoubles.
 	$(call say,LD,$@)
 	$(Q)$(CC) $(all_ldflags) -fsanitize=fuzzer $^ -o $@ $(libs)
 
+$(B)/bench/measure: $(B)/bench/measure.o
+	$(call say,LD,$@)
+	$(Q)$(CC) -pie $(all_ldflags) $^ -o $@
+
 include mk/targets.mk
 -include $(shell find $(B) -name '*.d' 2>/dev/null)

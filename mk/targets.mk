@@ -64,7 +64,7 @@ format:
 #: make bench      img against qemu-img on a real disk; BENCH="--only zlib --runs 5"
 bench:
 	@build-aux/deps build demo
-	+@$(submake) VARIANT=release programs
+	+@$(submake) VARIANT=release programs build/release/bench/measure
 	@bench/mkdata
 	@$(PYTHON) bench/run $(BENCH)
 
