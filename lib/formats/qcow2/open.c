@@ -197,7 +197,7 @@ int qcow2_begin_write(struct qcow2 *q, struct err *err)
 				     &q->reftable, err);
 	}
 	if (r == 0 && !q->guard)
-		qcow2_guard_build(q);
+		r = qcow2_guard_build(q, err);
 	/* What we do not keep up to date must not look up to date; version 2 has no such bits. */
 	if (r == 0 && autoclear) {
 		q->h.autoclear = 0;

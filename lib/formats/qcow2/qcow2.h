@@ -131,10 +131,17 @@ void qcow2_park(struct qcow2 *q, uint64_t first, uint64_t n);
 void qcow2_park_entry(struct qcow2 *q, uint64_t entry);
 /* The host clusters that an entry refers to: *first, *n (0: none). */
 void qcow2_entry_clusters(const struct qcow2 *q, uint64_t entry, uint64_t *first, uint64_t *n);
-/* Guard: whether a host range touches metadata; marks a range as metadata or not. */
+/* ---- guard.c: the host clusters that hold metadata ---- */
+/* From the tables in memory. -EUCLEAN, marked as corrupt: two of them share a cluster. */
+int qcow2_guard_build(struct qcow2 *q, struct err *err);
+/* Whether a host range (len > 0) touches metadata; marks a range as metadata or not. */
 bool qcow2_guarded(const struct qcow2 *q, uint64_t host, uint64_t len);
 void qcow2_guard_set(struct qcow2 *q, uint64_t host, uint64_t len, bool metadata);
-void qcow2_guard_build(struct qcow2 *q);
+/*
+ * Whether what an L2 entry refers to may be written to in place, or given back. at: file offset of
+ * the entry. -EUCLEAN: misaligned, or it is metadata; the image is then marked as corrupt.
+ */
+int qcow2_guard_entry(struct qcow2 *q, uint64_t entry, uint64_t at, struct err *err);
 
 /* ---- write.c ---- */
 int qcow2_place(struct img *img, uint64_t off, uint64_t len, struct placement *p, struct err *err);
@@ -177,8 +184,11 @@ int qcow2_quiesce(struct qcow2 *q, struct err *err);
 int qcow2_set_dirty_bit(struct qcow2 *q, bool dirty, struct err *err);
 
 /* ---- tree.c: walks over everything that an L1 table refers to ---- */
-/* Each entry's refcount can be raised by one, and points to sane places. Changes nothing. */
-int qcow2_tree_check_raise(struct qcow2 *q, const be64 *l1, uint32_t n, struct err *err);
+/*
+ * Whether every entry points to a sane place, whose refcount can change by delta (+1, -1). Changes
+ * nothing. -EUCLEAN; -EINVAL: a refcount is too narrow.
+ */
+int qcow2_tree_check(struct qcow2 *q, const be64 *l1, uint32_t n, int delta, struct err *err);
 /* Adds delta to the refcount of every table and cluster. Memory only. */
 int qcow2_tree_refcounts(struct qcow2 *q, const be64 *l1, uint32_t n, int delta, struct err *err);
 /* Sets COPIED where the refcount is 1 and clears it elsewhere (all: everywhere). Memory only. */

@@ -96,73 +96,25 @@ int qcow2_refcount_add(struct qcow2 *q, uint64_t cluster, int delta, struct err 
 	return 0;
 }
 
-/* ---- guard: a bitmap of the host clusters that hold metadata ---- */
-
-bool qcow2_guarded(const struct qcow2 *q, uint64_t host, uint64_t len)
-{
-	uint64_t c = host >> q->cluster_bits, end = (host + len - 1) >> q->cluster_bits;
-
-	for (; c <= end && c < q->guard_clusters; c++)
-		if (q->guard[c / 8] >> (c % 8) & 1)
-			return true;
-	return false;
-}
-
-/* Grows the bitmap to hold cluster `last`. Without memory the guard just does not see it. */
-static bool guard_reach(struct qcow2 *q, uint64_t last)
-{
-	uint64_t n = round_up(last + 1 + last / 8, 4096);
-	unsigned char *p;
-
-	if (last < q->guard_clusters)
-		return true;
-	p = realloc(q->guard, n / 8);
-	if (!p)
-		return false;
-	memset(p + q->guard_clusters / 8, 0, (n - q->guard_clusters) / 8);
-	q->guard = p;
-	q->guard_clusters = n;
-	return true;
-}
-
-void qcow2_guard_set(struct qcow2 *q, uint64_t host, uint64_t len, bool metadata)
-{
-	uint64_t c = host >> q->cluster_bits, end = (host + len - 1) >> q->cluster_bits;
-
-	/* An offset beyond the file is corrupt and never written to; it must not cost memory. */
-	if (!len || (end << q->cluster_bits) > io_size(q->img.file) + 64 * q->cluster)
-		return;
-	if (metadata && !guard_reach(q, end))
-		return;
-	for (; c <= end && c < q->guard_clusters; c++) {
-		unsigned char bit = (unsigned char)(1U << (c % 8));
-
-		if (metadata)
-			q->guard[c / 8] |= bit;
-		else
-			q->guard[c / 8] &= (unsigned char)~bit;
-	}
-}
-
-void qcow2_guard_build(struct qcow2 *q)
-{
-	qcow2_guard_set(q, 0, q->cluster, true);
-	qcow2_guard_set(q, q->h.l1_offset, (uint64_t)q->h.l1_size * 8, true);
-	qcow2_guard_set(q, q->h.reftable_offset, q->reftable_entries * 8, true);
-	qcow2_guard_set(q, q->h.snapshots_offset, q->snaptable_bytes, true);
-	for (uint64_t i = 0; i < q->h.l1_size; i++)
-		if (be64_get(q->l1[i]) & ENTRY_OFFSET)
-			qcow2_guard_set(q, be64_get(q->l1[i]) & ENTRY_OFFSET, q->cluster, true);
-	for (uint64_t i = 0; i < q->reftable_entries; i++)
-		if (be64_get(q->reftable[i]) & REFTABLE_OFFSET)
-			qcow2_guard_set(q, be64_get(q->reftable[i]) & REFTABLE_OFFSET, q->cluster,
-					true);
-	for (unsigned i = 0; i < q->h.nb_snapshots && q->snap_disk; i++)
-		qcow2_guard_set(q, q->snap_disk[i].l1_offset, (uint64_t)q->snap_disk[i].l1_size * 8,
-				true);
-}
-
 /* ---- growing the structures ---- */
+
+/* Whether clusters whose refcount is 0 can be used: an offset can name them, nobody is there. */
+static int check_growth(struct qcow2 *q, uint64_t first, uint64_t n, struct err *err)
+{
+	uint64_t limit = ENTRY_OFFSET >> q->cluster_bits, host, len;
+
+	if (first > limit || n > limit - first)
+		return err_set(err, EFBIG, "%s: no host offset left", q->img.io.name);
+	host = first << q->cluster_bits;
+	len = n << q->cluster_bits;
+	if (!(q->img.file->caps & IO_GROWS) && host + len > io_size(q->img.file))
+		return err_set(err, ENOSPC, "%s: no space left in %" PRIu64 " bytes",
+			       q->img.file->name, io_size(q->img.file));
+	if (qcow2_guarded(q, host, len))
+		return qcow2_mark_corrupt(q, host, err,
+					  "refcount of a cluster that holds metadata is 0");
+	return 0;
+}
 
 /* Blocks needed at the start of a fresh range to count themselves and n clusters behind them. */
 static uint64_t blocks_for(const struct qcow2 *q, uint64_t n)
@@ -172,18 +124,20 @@ static uint64_t blocks_for(const struct qcow2 *q, uint64_t n)
 
 /*
  * Writes `blocks` refcount blocks at cluster `first`, the start of a range that nothing covers yet:
- * they count themselves and the n clusters behind them. Notes them in table.
+ * they count themselves and the n clusters behind them.
  */
-static int write_blocks(struct qcow2 *q, uint64_t first, uint64_t blocks, uint64_t n, be64 *table,
+static int write_blocks(struct qcow2 *q, uint64_t first, uint64_t blocks, uint64_t n,
 			struct err *err)
 {
 	CLEANUP_FREE unsigned char *block = malloc(q->cluster);
 	uint64_t used = blocks + n;
-	int r = 0;
+	int r = check_growth(q, first, used, err);
 
+	if (r < 0)
+		return r;
 	if (!block)
 		return err_nomem(err, q->cluster, "a refcount block");
-	mcache_drop(&q->cache, first << q->cluster_bits, blocks << q->cluster_bits);
+	mcache_drop(&q->cache, first << q->cluster_bits, used << q->cluster_bits);
 	for (uint64_t b = 0; r == 0 && b < blocks; b++) {
 		uint64_t base = b << q->refblock_bits;
 
@@ -191,8 +145,9 @@ static int write_blocks(struct qcow2 *q, uint64_t first, uint64_t blocks, uint64
 		for (uint64_t i = 0; i < block_entries(q) && base + i < used; i++)
 			refcount_store(block, q->h.refcount_order, i, 1);
 		r = io_pwrite(q->img.file, block, q->cluster, (first + b) << q->cluster_bits, err);
-		table[(first >> q->refblock_bits) + b] = be64_make((first + b) << q->cluster_bits);
 	}
+	if (r < 0)
+		q->stale_tail = true;
 	return r;
 }
 
@@ -209,8 +164,10 @@ static int switch_reftable(struct qcow2 *q, const be64 *table, uint64_t host, ui
 
 	if (r == 0)
 		r = qcow2_flush(q, BARRIER_REFTABLE, err);
-	if (r < 0)
+	if (r < 0) {
+		q->stale_tail = true;
 		return r;
+	}
 	q->h.reftable_offset = host;
 	q->h.reftable_clusters = (uint32_t)clusters;
 	r = header_update(q->img.file, &q->h, err);
@@ -242,7 +199,9 @@ static int grow_reftable(struct qcow2 *q, uint64_t need, struct err *err)
 	if (!table)
 		return err_nomem(err, clusters << q->cluster_bits, "the refcount table");
 	memcpy(table, q->reftable, q->reftable_entries * 8);
-	r = write_blocks(q, first, blocks, clusters, table, err);
+	r = write_blocks(q, first, blocks, clusters, err);
+	for (uint64_t b = 0; b < blocks; b++)
+		table[q->reftable_entries + b] = be64_make((first + b) << q->cluster_bits);
 	host = (first + blocks) << q->cluster_bits;
 	if (r == 0)
 		r = switch_reftable(q, table, host, clusters, err);
@@ -274,14 +233,13 @@ static int alloc_far(struct qcow2 *q, uint64_t n, uint64_t *host, struct err *er
 		return r < 0 ? r : alloc_far(q, n, host, err);
 	}
 	first = range << q->refblock_bits;
-	r = write_blocks(q, first, blocks, n, q->reftable, err);
+	r = write_blocks(q, first, blocks, n, err);
 	if (r < 0)
 		return r;
 	for (uint64_t b = 0; b < blocks; b++)
 		qcow2_set_reftable(q, range + b, (first + b) << q->cluster_bits);
 	*host = (first + blocks) << q->cluster_bits;
 	qcow2_guard_set(q, first << q->cluster_bits, (blocks + n) << q->cluster_bits, true);
-	mcache_drop(&q->cache, *host, n << q->cluster_bits);
 	return 0;
 }
 
@@ -294,18 +252,20 @@ static int new_block(struct qcow2 *q, uint64_t cluster, struct err *err)
 
 	if (i >= q->reftable_entries)
 		return grow_reftable(q, i + 2, err);
+	r = check_growth(q, i << q->refblock_bits, 1, err);
+	if (r < 0)
+		return r;
 	host = i << q->refblock_bits << q->cluster_bits;
-	if (qcow2_guarded(q, host, q->cluster))
-		return qcow2_mark_corrupt(q, host, err,
-					  "metadata lies in a range without refcounts");
 	block = calloc(1, q->cluster);
 	if (!block)
 		return err_nomem(err, q->cluster, "a refcount block");
 	refcount_store(block, q->h.refcount_order, 0, 1);
 	mcache_drop(&q->cache, host, q->cluster);
 	r = io_pwrite(q->img.file, block, q->cluster, host, err);
-	if (r < 0)
+	if (r < 0) {
+		q->stale_tail = true;
 		return r;
+	}
 	qcow2_guard_set(q, host, q->cluster, true);
 	qcow2_set_reftable(q, i, host);
 	return 0;
@@ -356,21 +316,6 @@ static int find_free(struct qcow2 *q, uint64_t *c, uint64_t n, uint64_t *run, st
 		if (r < 0 || *run)
 			return r;
 	}
-}
-
-static int check_growth(struct qcow2 *q, uint64_t first, uint64_t n, struct err *err)
-{
-	uint64_t host = first << q->cluster_bits, len = n << q->cluster_bits;
-
-	if (host + len > ENTRY_OFFSET)
-		return err_set(err, EFBIG, "%s: no host offset left", q->img.io.name);
-	if (!(q->img.file->caps & IO_GROWS) && host + len > io_size(q->img.file))
-		return err_set(err, ENOSPC, "%s: no space left in %" PRIu64 " bytes",
-			       q->img.file->name, io_size(q->img.file));
-	if (qcow2_guarded(q, host, len))
-		return qcow2_mark_corrupt(q, host, err,
-					  "refcount of a cluster that holds metadata is 0");
-	return 0;
 }
 
 int qcow2_alloc(struct qcow2 *q, uint64_t n, uint64_t *first, uint64_t *got, bool *zeroed,

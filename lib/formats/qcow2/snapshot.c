@@ -315,7 +315,7 @@ static int snapshot_create(struct img *img, const char *name, const struct snaps
 			       img->io.name, QCOW2_MAX_SNAPSHOTS);
 	r = start(q, err);
 	if (r == 0)
-		r = qcow2_tree_check_raise(q, q->l1, q->h.l1_size, err);
+		r = qcow2_tree_check(q, q->l1, q->h.l1_size, +1, err);
 	if (r == 0)
 		r = copy_list(q, &list, err);
 	if (r < 0)
@@ -360,6 +360,37 @@ static int remove_steps(struct qcow2 *q, const struct list *list, const struct q
 	return end(q, r, err);
 }
 
+static bool shares(const struct qcow2_snapshot *d, uint64_t off, uint64_t bytes)
+{
+	return d->l1_size && bytes && overlaps(d->l1_offset, (uint64_t)d->l1_size * 8, off, bytes);
+}
+
+/*
+ * The L1 table of the snapshot is about to be given back: nothing else may be in its clusters. In a
+ * sane image nothing is.
+ */
+static int check_own(struct qcow2 *q, unsigned index, struct err *err)
+{
+	const struct qcow2_snapshot *d = &q->snap_disk[index];
+	bool shared = shares(d, 0, q->cluster) ||
+		      shares(d, q->h.l1_offset, (uint64_t)q->h.l1_size * 8) ||
+		      shares(d, q->h.reftable_offset, q->reftable_entries * 8) ||
+		      shares(d, q->h.snapshots_offset, q->snaptable_bytes);
+
+	for (uint64_t i = 0; !shared && i < q->h.l1_size; i++)
+		shared = shares(d, be64_get(q->l1[i]) & ENTRY_OFFSET, q->cluster);
+	for (uint64_t i = 0; !shared && i < q->reftable_entries; i++)
+		shared = shares(d, be64_get(q->reftable[i]) & REFTABLE_OFFSET, q->cluster);
+	for (unsigned i = 0; !shared && i < q->h.nb_snapshots; i++)
+		shared = i != index && shares(d, q->snap_disk[i].l1_offset,
+					      (uint64_t)q->snap_disk[i].l1_size * 8);
+	if (!shared)
+		return 0;
+	return io_corrupt(q->img.file, err, d->l1_offset,
+			  "the L1 table of snapshot '%s' overlaps other metadata",
+			  q->snap[index].name);
+}
+
 static int snapshot_remove(struct img *img, unsigned index, struct err *err)
 {
 	struct qcow2 *q = qcow2_of(img);
@@ -372,6 +403,10 @@ static int snapshot_remove(struct img *img, unsigned index, struct err *err)
 
 	if (r == 0)
 		r = read_l1(q, &q->snap_disk[index], 0, &l1, &n, err);
+	if (r == 0)
+		r = check_own(q, index, err);
+	if (r == 0)
+		r = qcow2_tree_check(q, l1, n, -1, err);
 	if (r == 0)
 		r = copy_list(q, &list, err);
 	if (r < 0)
@@ -481,7 +516,9 @@ static int snapshot_apply(struct img *img, unsigned index, struct err *err)
 	need = header_l1_entries(new.size, q->cluster_bits);
 	r = read_l1(q, &q->snap_disk[index], need, &new.l1, &new.entries, err);
 	if (r == 0)
-		r = qcow2_tree_check_raise(q, new.l1, new.entries, err);
+		r = qcow2_tree_check(q, new.l1, new.entries, +1, err);
+	if (r == 0)
+		r = qcow2_tree_check(q, q->l1, q->h.l1_size, -1, err);
 	if (r == 0)
 		r = apply_steps(q, &new, err);
 	free(new.l1);

@@ -88,19 +88,33 @@ static int walk_tree(struct walk *w, be64 *l1, uint32_t n, struct err *err)
 	return 0;
 }
 
-/* ---- can all refcounts be raised? ---- */
+/* ---- can all refcounts be raised, or lowered? ---- */
 
 /*
  * shared: the cluster holds several compressed streams, so this tree may refer to it more than
  * once. Where refcounts are narrow, assume that all its references are ours.
  */
-static int check_raise(struct qcow2 *q, uint64_t cluster, bool shared, uint64_t at, struct err *err)
+static int check_raise(struct qcow2 *q, uint64_t cluster, uint64_t count, bool shared,
+		       struct err *err)
 {
-	uint64_t count, max = refcount_max(q->h.refcount_order);
-	uint64_t more;
+	uint64_t max = refcount_max(q->h.refcount_order);
+	uint64_t more = shared && max < UINT16_MAX ? count : 1;
+
+	if (more <= max && count <= max - more)
+		return 0;
+	return err_set(err, EINVAL,
+		       "%s: the refcount of the cluster at offset %" PRIu64
+		       " cannot go above %" PRIu64 " (refcount_bits=%u)",
+		       q->img.io.name, cluster << q->cluster_bits, max, 1U << q->h.refcount_order);
+}
+
+static int check_count(struct walk *w, uint64_t cluster, bool shared, uint64_t at, struct err *err)
+{
+	struct qcow2 *q = w->q;
+	uint64_t count;
 	int r;
 
-	if (cluster << q->cluster_bits >= io_size(q->img.file))
+	if (w->delta > 0 && cluster << q->cluster_bits >= io_size(q->img.file))
 		return io_corrupt(q->img.file, err, at,
 				  "refers to offset %" PRIu64 " beyond the end of the file",
 				  cluster << q->cluster_bits);
@@ -111,37 +125,30 @@ static int check_raise(struct qcow2 *q, uint64_t cluster, bool shared, uint64_t 
 		return io_corrupt(q->img.file, err, at,
 				  "refers to offset %" PRIu64 ", whose refcount is 0",
 				  cluster << q->cluster_bits);
-	more = shared && max < UINT16_MAX ? count : 1;
-	if (more > max || count > max - more)
-		return err_set(err, EINVAL,
-			       "%s: the refcount of the cluster at offset %" PRIu64
-			       " cannot go above %" PRIu64 " (refcount_bits=%u)",
-			       q->img.io.name, cluster << q->cluster_bits, max,
-			       1U << q->h.refcount_order);
-	return 0;
+	return w->delta > 0 ? check_raise(q, cluster, count, shared, err) : 0;
 }
 
-static int raise_table(struct walk *w, be64 *l1_entry, struct err *err)
+static int check_table(struct walk *w, be64 *l1_entry, struct err *err)
 {
 	uint64_t host = be64_get(*l1_entry) & ENTRY_OFFSET;
 
-	return check_raise(w->q, host >> w->q->cluster_bits, false, host, err);
+	return check_count(w, host >> w->q->cluster_bits, false, host, err);
 }
 
-static int raise_entry(struct walk *w, be64 *l2_entry, uint64_t at, struct err *err)
+static int check_entry(struct walk *w, be64 *l2_entry, uint64_t at, struct err *err)
 {
 	uint64_t entry = be64_get(*l2_entry), first = 0, n;
-	int r = qcow2_check_entry(w->q, entry, at, err);
+	int r = qcow2_guard_entry(w->q, entry, at, err);
 
 	qcow2_entry_clusters(w->q, entry, &first, &n);
 	for (uint64_t i = 0; r == 0 && i < n; i++)
-		r = check_raise(w->q, first + i, entry & ENTRY_COMPRESSED, at, err);
+		r = check_count(w, first + i, entry & ENTRY_COMPRESSED, at, err);
 	return r;
 }
 
-int qcow2_tree_check_raise(struct qcow2 *q, const be64 *l1, uint32_t n, struct err *err)
+int qcow2_tree_check(struct qcow2 *q, const be64 *l1, uint32_t n, int delta, struct err *err)
 {
-	struct walk w = {.q = q, .table = raise_table, .entry = raise_entry};
+	struct walk w = {.q = q, .delta = delta, .table = check_table, .entry = check_entry};
 
 	return walk_tree(&w, (be64 *)l1, n, err); /* these callbacks change nothing */
 }

@@ -108,9 +108,21 @@ static void place_fresh(struct qcow2 *q, struct placement *p, uint64_t host, uin
 	p->len = end - p->off;
 }
 
+/* Whether what entries i … i+n-1 refer to may be written to or given back. */
+static int guard_run(struct qcow2 *q, const struct mslice *s, unsigned i, unsigned n,
+		     struct err *err)
+{
+	int r = 0;
+
+	for (unsigned end = i + n; r == 0 && i < end; i++)
+		r = qcow2_guard_entry(q, be64_get(((const be64 *)(const void *)s->data)[i]),
+				      s->host + i * 8, err);
+	return r;
+}
+
 static int place_in_slice(struct qcow2 *q, struct mslice *s, struct placement *p, struct err *err)
 {
-	unsigned i = qcow2_slice_index(q, p->off), end, n;
+	unsigned i = qcow2_slice_index(q, p->off), end, own, fresh;
 	uint64_t in_cluster = p->off & (q->cluster - 1), entry, first, got;
 	be64 *table = entries_of(s);
 	int r;
@@ -118,28 +130,22 @@ static int place_in_slice(struct qcow2 *q, struct mslice *s, struct placement *p
 	end = (unsigned)min_u64(qcow2_slice_entries(q),
 				i + div_up(in_cluster + p->len, q->cluster));
 	entry = be64_get(table[i]);
-	r = qcow2_check_entry(q, entry, s->host + i * 8, err);
+	own = own_run(q, table, i, end);
+	fresh = own ? 0 : new_run(table, i, end);
+	r = guard_run(q, s, i, own ? own : fresh ? fresh : 1, err);
 	if (r < 0)
 		return r;
-	n = own_run(q, table, i, end);
-	if (n) {
+	if (own) {
 		p->host = (entry & ENTRY_OFFSET) + in_cluster;
-		p->len = min_u64(p->len, ((uint64_t)n << q->cluster_bits) - in_cluster);
-		if (!qcow2_guarded(q, p->host, p->len))
-			return 0;
-		return qcow2_mark_corrupt(q, s->host + i * 8, err,
-					  "L2 entry 0x%016" PRIx64 " points to metadata", entry);
+		p->len = min_u64(p->len, ((uint64_t)own << q->cluster_bits) - in_cluster);
+		return 0;
 	}
-	n = new_run(table, i, end);
-	if (!n) { /* zeroed space of our own: one cluster at a time */
+	if (!fresh) { /* zeroed space of our own: one cluster at a time */
 		place_fresh(q, p, entry & ENTRY_OFFSET, 1);
 		p->reuse = true;
-		if (!qcow2_guarded(q, p->host, q->cluster))
-			return 0;
-		return qcow2_mark_corrupt(q, s->host + i * 8, err,
-					  "L2 entry 0x%016" PRIx64 " points to metadata", entry);
+		return 0;
 	}
-	r = qcow2_alloc(q, n, &first, &got, &p->zeroed, err);
+	r = qcow2_alloc(q, fresh, &first, &got, &p->zeroed, err);
 	if (r == 0)
 		place_fresh(q, p, first << q->cluster_bits, got);
 	return r;
@@ -242,6 +248,9 @@ static int clear_slice(struct qcow2 *q, uint64_t off, uint64_t len, bool keep, b
 
 		if (new == old)
 			continue;
+		r = qcow2_guard_entry(q, old, s->host + k * 8, err);
+		if (r < 0)
+			return r;
 		if (!(new &ENTRY_OFFSET))
 			qcow2_park_entry(q, old);
 		entries_of(s)[k] = be64_make(new);
