@@ -115,11 +115,9 @@ static int count_window(struct check *ck, uint64_t first, struct err *err)
 
 static void report_overflows(struct check *ck)
 {
-	unsigned n = (unsigned)min_u64(ck->refs.n_over, REFMAP_OVERS);
-
-	for (unsigned i = 0; i < n; i++) {
+	for (unsigned i = 0; i < ck->refs.n_over; i++) {
 		check_report(ck, F_OVERFLOW, "ERROR: overflow cluster offset=0x%" PRIx64,
-			     ck->refs.over[i].k << ck->cluster_bits);
+			     ck->refs.over[i] << ck->cluster_bits);
 		check_report(ck, F_OVERFLOW,
 			     "Use qemu-img amend to increase the refcount entry "
 			     "width or qemu-img convert to create a clean copy if the image cannot "

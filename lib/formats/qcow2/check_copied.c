@@ -8,21 +8,32 @@
 
 #include "formats/qcow2/check_impl.h"
 
+/* The refcount on disk: from the map if that is sure of it, else from the block. */
+static int stored_count(struct check *ck, uint64_t k, uint64_t *count, struct err *err)
+{
+	if (!ck->bad_blocks && refmap_has(&ck->stored, k)) {
+		*count = refmap_get(&ck->stored, k);
+		if (*count < 3)
+			return 0;
+	}
+	return check_stored_exact(ck, k, count, err);
+}
+
 int check_final_count(struct check *ck, uint64_t k, uint64_t *count, struct err *err)
 {
 	uint64_t refs;
+	int r = 0;
 
 	if (k >= ck->clusters || !ck->settled)
-		return check_stored_exact(ck, k, count, err);
+		return stored_count(ck, k, count, err);
 	refs = refmap_get(&ck->refs, k);
-	if (!(ck->settled & CHECK_FIX_ERRORS)) {
-		int r = check_stored_exact(ck, k, count, err);
-
-		*count = min_u64(*count, refs);
-		return r;
+	if (ck->settled & CHECK_FIX_ERRORS) {
+		*count = refs;
+		return 0;
 	}
-	*count = refs;
-	return 0;
+	r = stored_count(ck, k, count, err);
+	*count = min_u64(*count, refs);
+	return r;
 }
 
 int check_copied_wrong(struct check *ck, uint64_t entry, uint64_t k, bool data, bool *wrong,

@@ -118,7 +118,8 @@ struct check {
 	struct job *job;
 	uint64_t work; /* bytes that job->total knows of */
 	uint64_t reported[F_KINDS];
-	bool muted; /* counts again what was reported already */
+	uint64_t shown; /* lines */
+	bool muted;     /* counts again what was reported already */
 
 	uint64_t file_size, cluster;
 	unsigned cluster_bits, entry_size; /* bytes of an L2 entry */
@@ -219,6 +220,8 @@ int check_add_region(struct check *ck, uint64_t off, uint64_t bytes, uint64_t ti
 		     struct err *err);
 check_stretch_fn check_stretch_clusters; /* check_add_region for the stretches of a sweep */
 bool check_outside(const struct check *ck, uint64_t off, uint64_t bytes);
+/* The same for a table, of which at least the beginning must be there. */
+bool check_table_outside(const struct check *ck, uint64_t off, uint64_t bytes);
 /* Remembers that a region that is outside the file is referred to. */
 void check_note_outside(const struct check *ck, struct tally *tally, uint64_t off);
 void check_decode(const struct check *ck, const void *table, uint64_t i, struct entry *e);

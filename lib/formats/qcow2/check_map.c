@@ -50,6 +50,7 @@ int refmap_init(struct refmap *m, uint64_t first, uint64_t n, uint64_t max, uint
 	m->used = pages * sizeof(*m->page);
 	for (unsigned i = 0; i < REFMAP_LOCKS; i++)
 		pthread_mutex_init(&m->lock[i], NULL);
+	pthread_mutex_init(&m->over_lock, NULL);
 	return 0;
 }
 
@@ -61,6 +62,7 @@ void refmap_free(struct refmap *m)
 		free(m->page[i]);
 	for (unsigned i = 0; i < REFMAP_LOCKS; i++)
 		pthread_mutex_destroy(&m->lock[i]);
+	pthread_mutex_destroy(&m->over_lock);
 	free(m->page);
 	m->page = NULL;
 	m->n = 0;
@@ -121,13 +123,16 @@ static int page_fit(struct refmap *m, struct refpage **slot, uint64_t v)
 
 static void note_over(struct refmap *m, uint64_t k, uint64_t lost)
 {
-	unsigned i = atomic_fetch_add(&m->n_over, 1);
+	unsigned i = 0;
 
-	atomic_fetch_add(&m->excess, lost);
+	LOCK_SCOPE(&m->over_lock);
+	m->excess += lost;
+	while (i < m->n_over && m->over[i] != k)
+		i++;
 	if (i < REFMAP_OVERS)
-		m->over[i] = (struct refmap_over){k, lost};
-	else
-		atomic_store(&m->n_over, REFMAP_OVERS);
+		m->over[i] = k;
+	if (i == m->n_over && i < REFMAP_OVERS)
+		m->n_over++;
 }
 
 static int add_one(struct refmap *m, uint64_t k, uint64_t times)

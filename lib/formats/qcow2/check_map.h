@@ -22,22 +22,19 @@
 
 struct refpage;
 
-/* A counter that did not hold what was added. */
-struct refmap_over {
-	uint64_t k, lost;
-};
-#define REFMAP_OVERS 32 /* that are remembered, of any number */
+#define REFMAP_OVERS 32 /* clusters that are remembered when their counters overflow */
 
 struct refmap {
 	uint64_t first, n; /* the window: clusters [first, first + n) */
 	uint64_t max;      /* largest value of a counter */
 	uint64_t budget;   /* bytes */
 	_Atomic uint64_t used;
-	_Atomic uint64_t excess; /* sum of what was lost */
-	_Atomic unsigned n_over; /* may exceed REFMAP_OVERS */
-	struct refmap_over over[REFMAP_OVERS];
-	struct refpage **page; /* owned, one per 1 << REFMAP_PAGE_BITS clusters */
-	pthread_mutex_t lock[REFMAP_LOCKS];
+	uint64_t excess;             /* sum of what did not fit */
+	uint64_t over[REFMAP_OVERS]; /* the first clusters of which something did not */
+	unsigned n_over;
+	struct refpage **page;              /* owned, one per 1 << REFMAP_PAGE_BITS clusters */
+	pthread_mutex_t lock[REFMAP_LOCKS]; /* pages, striped */
+	pthread_mutex_t over_lock;          /* excess, over; after a stripe */
 };
 
 /* All counters are 0. 0, -ENOMEM, -E2BIG (the page table alone is over the budget). */

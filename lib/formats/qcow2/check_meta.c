@@ -49,7 +49,10 @@ static int check_extra(struct check *ck, const struct snap_ref *s, unsigned i, s
 		check_report(ck, F_SNAPSHOT,
 			     "You can force-remove this extra metadata with "
 			     "qemu-img check -r all");
-		return err_set(err, EFBIG, "File too large");
+		return err_set(err, EFBIG,
+			       "%s: at offset %" PRIu64 ": snapshot with %" PRIu32
+			       " bytes of extra data (repair all to cut it)",
+			       ck->file->name, s->at, s->extra_len);
 	}
 	check_report(ck, F_SNAPSHOT,
 		     "Discarding too much extra metadata in snapshot table entry "
@@ -70,7 +73,10 @@ static int table_too_big(struct check *ck, unsigned left, struct err *err)
 			     "You can force-remove all %u overhanging snapshots "
 			     "with qemu-img check -r all",
 			     left);
-		return err_set(err, EFBIG, "File too large");
+		return err_set(err, EFBIG,
+			       "%s: at offset %" PRIu64 ": snapshot table too large (repair all "
+			       "to drop the last %u snapshots)",
+			       ck->file->name, ck->h->snapshots_offset, left);
 	}
 	check_report(ck, F_SNAPSHOT,
 		     "Discarding %u overhanging snapshots (snapshot table is too "
@@ -230,7 +236,7 @@ void check_report_region(struct check *ck, uint64_t off, uint64_t bytes)
 /* A piece of metadata: counts it, or says that it is not in the file. */
 static int count_piece(struct check *ck, uint64_t off, uint64_t bytes, struct err *err)
 {
-	if (!bytes || !check_outside(ck, off, bytes))
+	if (!bytes || !check_table_outside(ck, off, bytes))
 		return check_add_region(ck, off, bytes, 1, err);
 	if (off != ck->h->snapshots_offset || !ck->snap_cut) /* that is written anew */
 		check_note_outside(ck, &ck->tally, off);
@@ -286,7 +292,7 @@ static int count_bitmaps(struct check *ck, struct err *err)
 	for (size_t i = 0; r == 0 && i < ck->bitmap_tables.n; i++) {
 		const struct table_ref *t = &ck->bitmap_tables.v[i];
 
-		if (check_outside(ck, t->off, t->bytes))
+		if (check_table_outside(ck, t->off, t->bytes))
 			r = count_piece(ck, t->off, t->bytes, err);
 		else if (check_refs_push(&clusters, t->off, round_up(t->bytes, ck->cluster), 0) < 0)
 			r = err_nomem(err, ck->bitmaps.n * sizeof(*t), "bitmaps");

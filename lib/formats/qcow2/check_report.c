@@ -49,6 +49,7 @@ void check_report(struct check *ck, enum finding kind, const char *fmt, ...)
 	va_start(ap, fmt);
 	vsnprintf(line, sizeof(line), fmt, ap);
 	va_end(ap);
+	ck->shown++;
 	ck->sink->line(ck->sink->ctx, line);
 }
 
@@ -123,10 +124,13 @@ struct walk {
 	void (*entry)(struct walk *w, const struct entry *e, uint64_t i);
 };
 
+#define PATIENCE 64 /* tables that are still read after one with nothing new to say */
+
 /* Reads an L2 table and gives its entries to w->entry. */
 static int walk_l2(struct walk *w, uint64_t off, struct err *err)
 {
 	struct check *ck = w->ck;
+	uint64_t shown = ck->shown;
 	int r;
 
 	if (!w->left || !check_bad_has(w->bad, off))
@@ -142,6 +146,9 @@ static int walk_l2(struct walk *w, uint64_t off, struct err *err)
 		check_decode(ck, w->buf, i, &e);
 		w->entry(w, &e, i);
 	}
+	/* Nothing new was said: the limits are reached, probably of all that is to come. */
+	if (ck->shown == shown)
+		w->left = min_u64(w->left, PATIENCE);
 	return r;
 }
 
@@ -229,16 +236,16 @@ static int say_l1(struct walk *w, uint64_t off, uint64_t entries, struct err *er
 	if (!entries || entries * 8 > w->l1_left)
 		return 0;
 	w->l1_left -= entries * 8;
-	if (check_outside(ck, off, entries * 8))
+	if (check_table_outside(ck, off, entries * 8))
 		check_report_region(ck, off, entries * 8);
 	w->l1_offset = off;
 	return check_each_entry(ck, off, entries * 8, say_l1_entry, w, err);
 }
 
-/* How many tables a report reads at most: enough for every line that will be shown. */
+/* How many tables a report reads at most: one may be named a million times. */
 static uint64_t report_reads(const struct check *ck)
 {
-	return limit(ck) == UINT64_MAX ? UINT64_MAX : limit(ck) * 8;
+	return 4096 + min_u64(limit(ck), 1 << 20) / 8;
 }
 
 int check_report_tables(struct check *ck, struct err *err)

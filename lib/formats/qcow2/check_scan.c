@@ -28,6 +28,11 @@ bool check_outside(const struct check *ck, uint64_t off, uint64_t bytes)
 	       (end > ck->file_size && end - ck->file_size >= ck->cluster);
 }
 
+bool check_table_outside(const struct check *ck, uint64_t off, uint64_t bytes)
+{
+	return off >= ck->file_size || check_outside(ck, off, bytes);
+}
+
 void check_note_outside(const struct check *ck, struct tally *tally, uint64_t off)
 {
 	uint64_t end = div_up(ck->file_size, ck->cluster);
@@ -471,7 +476,7 @@ static int list_l1(struct check *ck, uint64_t off, uint64_t bytes, bool active,
 
 	if (!bytes)
 		return 0;
-	if (check_outside(ck, off, bytes)) {
+	if (check_table_outside(ck, off, bytes)) {
 		ck->tally.corruptions++;
 		check_note_outside(ck, &ck->tally, off);
 	} else {

@@ -98,7 +98,9 @@ static uint64_t mend(const struct check *ck, uint64_t k, uint64_t old, bool lowe
 {
 	uint64_t final;
 
-	if (k >= ck->clusters || !refmap_has(&ck->refs, k))
+	if (k >= ck->clusters) /* behind the file: nobody counts these until it grows */
+		return lower && (ck->fix & CHECK_FIX_ERRORS) && ck->outside == UINT64_MAX ? 0 : old;
+	if (!refmap_has(&ck->refs, k))
 		return old;
 	final = refmap_get(&ck->refs, k);
 	if (!lower)
@@ -113,7 +115,7 @@ static bool mend_block(const struct check *ck, uint64_t i, unsigned char *buf, b
 	unsigned order = ck->h->refcount_order;
 	bool changed = false;
 
-	for (uint64_t j = 0; j < n && k + j < ck->clusters; j++) {
+	for (uint64_t j = 0; j < n; j++) {
 		uint64_t old = refcount_load(buf, order, j), v = mend(ck, k + j, old, lower);
 
 		if (v == old)
@@ -153,7 +155,8 @@ static int repair_blocks(struct check *ck, bool lower, struct err *err)
 
 	if (!buf)
 		return err_nomem(err, ck->cluster, "a refcount block");
-	end = min_u64(end, ((ck->refs.first + ck->refs.n - 1) >> ck->refblock_bits) + 1);
+	if (ck->refs.first + ck->refs.n < ck->clusters) /* the last window has all the rest */
+		end = min_u64(end, (ck->refs.first + ck->refs.n) >> ck->refblock_bits);
 	for (; r == 0 && i < end; i++) {
 		if (job_cancelled(ck->job))
 			return err_set(err, ECANCELED, "cancelled");
@@ -242,9 +245,9 @@ static int repair_errors(struct check *ck, struct err *err)
 	return r;
 }
 
-static int repair_counts(struct check *ck, struct err *err)
+static int repair_counts(struct check *ck, bool was_dirty, struct err *err)
 {
-	bool counts = ck->sum.too_low || ck->sum.too_high || ck->plan;
+	bool counts = ck->sum.too_low || ck->sum.too_high || ck->plan || was_dirty;
 	int r = each_window(ck, step_clear, err);
 
 	if (r == 0 && counts && (ck->fix & CHECK_FIX_ERRORS))
@@ -347,7 +350,7 @@ int check_repair(struct check *ck, struct err *err)
 		ck->check_copied = true;
 		ck->mend_copied = errors || (!ck->sum.check_errors && !ck->sum.corruptions &&
 					     !ck->sum.blocks && !ck->sum.too_low);
-		r = repair_counts(ck, err);
+		r = repair_counts(ck, was_dirty, err);
 	}
 	if (r == 0) {
 		settle_counts(ck);

@@ -100,30 +100,69 @@ static int fix_l2(struct fixer *f, uint64_t off, struct err *err)
 	return io_pwrite(ck->file, f->table, ck->cluster, off, err);
 }
 
-static int fix_l1_entry(void *ctx, uint64_t at, uint64_t value, struct err *err)
+/* Mends n L1 entries in memory; returns how many were wrong, or an error. */
+static int64_t fix_l1_entries(struct fixer *f, be64 *v, size_t n, struct err *err)
 {
-	struct fixer *f = ctx;
-	struct check *ck = f->ck;
-	uint64_t off = value & ENTRY_OFFSET;
-	bool fix;
-	int r;
+	int64_t changed = 0;
 
-	if (!off)
-		return 0;
-	r = due(f, value, off >> ck->cluster_bits, false, &fix, err);
-	if (r == 0 && fix) {
-		be64 v = be64_make(value ^ ENTRY_COPIED);
+	for (size_t i = 0; i < n; i++) {
+		uint64_t value = be64_get(v[i]), off = value & ENTRY_OFFSET;
+		bool fix = false;
+		int r = off ? due(f, value, off >> f->ck->cluster_bits, false, &fix, err) : 0;
 
-		if (ck->l1_shared &&
-		    touches_metadata(ck, ck->h->l1_offset, ck->h->l1_size * UINT64_C(8), true)) {
-			f->left++;
-		} else {
-			f->fixed++;
-			r = io_pwrite(ck->file, &v, sizeof(v), at, err);
-		}
+		if (r < 0)
+			return r;
+		if (fix)
+			v[i] = be64_make(value ^ ENTRY_COPIED);
+		changed += fix;
 	}
-	if (r == 0 && check_bad_has(&ck->bad_copied, off))
-		r = fix_l2(f, off, err);
+	return changed;
+}
+
+#define L1_BUFFER (64 * KiB)
+
+static int fix_l1(struct fixer *f, struct err *err)
+{
+	struct check *ck = f->ck;
+	uint64_t at = ck->h->l1_offset, left = ck->h->l1_size * UINT64_C(8);
+	CLEANUP_FREE be64 *buf = malloc(L1_BUFFER);
+	bool keep = ck->l1_shared && touches_metadata(ck, at, left, true);
+
+	if (!buf)
+		return err_nomem(err, L1_BUFFER, "an L1 table");
+	for (size_t n; left; at += n, left -= n) {
+		int r = io_pread_tail(ck->file, buf, n = min_u64(left, L1_BUFFER), at, err);
+		int64_t changed = r < 0 ? r : fix_l1_entries(f, buf, n / 8, err);
+
+		if (changed < 0)
+			return (int)changed;
+		if (keep)
+			f->left += (uint64_t)changed;
+		else
+			f->fixed += (uint64_t)changed;
+		r = changed && !keep ? io_pwrite(ck->file, buf, n, at, err) : 0;
+		if (r < 0)
+			return r;
+	}
+	return 0;
+}
+
+/* Each table with a wrong flag once, however many L1 entries point to it. */
+static int fix_tables(struct fixer *f, struct err *err)
+{
+	struct check *ck = f->ck;
+	const struct bad_tables *bad = &ck->bad_copied;
+	size_t n = bad->all ? ck->n_l2 : bad->n;
+	int r = 0;
+
+	if (bad->all && ck->l2_split)
+		return err_set(err, EUCLEAN, "%s: too many L2 tables with wrong COPIED flags",
+			       ck->file->name);
+	for (size_t i = 0; r == 0 && i < n; i++) {
+		if (job_cancelled(ck->job))
+			return err_set(err, ECANCELED, "cancelled");
+		r = fix_l2(f, bad->all ? ck->l2[i].off : bad->v[i], err);
+	}
 	return r;
 }
 
@@ -136,8 +175,9 @@ int repair_copied(struct check *ck, enum repair_flags which, uint64_t *fixed, ui
 
 	if (!table)
 		return err_nomem(err, ck->cluster, "an L2 table");
-	r = check_each_entry(ck, ck->h->l1_offset, ck->h->l1_size * UINT64_C(8), fix_l1_entry, &f,
-			     err);
+	r = fix_l1(&f, err);
+	if (r == 0)
+		r = fix_tables(&f, err);
 	*fixed = f.fixed;
 	*left = f.left;
 	return r;

@@ -180,7 +180,7 @@ static int forget(struct check *ck, uint64_t off, uint64_t bytes)
 	uint64_t k = off >> ck->cluster_bits, end = k + div_up(bytes, ck->cluster);
 	int r = 0;
 
-	if (!bytes || check_outside(ck, off, bytes))
+	if (!bytes || check_table_outside(ck, off, bytes))
 		return 0;
 	for (; r == 0 && k < end; k++)
 		if (refmap_has(&ck->refs, k) && refmap_get(&ck->refs, k))
