@@ -9,15 +9,18 @@
 /* Takes the gate for a change of a writable, unbroken image. */
 static int enter(struct img *img, const char *what, struct err *err)
 {
-	int r = img_check_broken(img, err);
+	int r;
 
-	if (r < 0)
-		return r;
 	if (img->io.caps & IO_RDONLY)
 		return err_set(err, EROFS, "%s: %s: opened read-only", img->io.name, what);
 	pthread_rwlock_wrlock(&img->gate);
-	atomic_store(&img->unsettled, true);
-	return 0;
+	/* Under the gate: the turn that it was waiting for may have failed. */
+	r = img_check_broken(img, err);
+	if (r < 0)
+		pthread_rwlock_unlock(&img->gate);
+	else
+		atomic_store(&img->unsettled, true);
+	return r;
 }
 
 static int leave(struct img *img, int r)
