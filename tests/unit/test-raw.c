@@ -40,6 +40,19 @@ static void odd_end(void **state)
 
 static const char header[8] = "QFI\xfb\0\0\0\3";
 
+/* A disk that begins like an image of a format that we cannot read is not a raw disk. */
+static void not_raw(void **state)
+{
+	static const char v1[4096] = "QFI\xfb\0\0\0\1";
+	struct io *file = disk_from_bytes(v1, sizeof(v1), "old.qcow");
+	struct img *img;
+
+	(void)state;
+	fails(img_open_io(file, NULL, 0, NULL, &img, &e), -ENOTSUP, &e, "version 1");
+	ok(img_open_io(file, "raw", 0, NULL, &img, &e), &e);
+	io_close(&img->io);
+}
+
 static void no_new_format(void **state)
 {
 	struct io *file = disk_from_bytes(&(char[4096]){0}, 4096, "guessed.raw");
@@ -132,6 +145,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(odd_end),
+		cmocka_unit_test(not_raw),
 		cmocka_unit_test(no_new_format),
 		cmocka_unit_test(no_new_format_in_two_halves),
 	};

@@ -111,6 +111,9 @@ static int check_table(struct io *file, const struct header *h, const char *what
 /* What must hold before cluster 0 can be read as a whole. */
 static int validate_shape(struct io *file, const struct header *h, struct err *err)
 {
+	if (h->version == 1)
+		return err_set(err, ENOTSUP, "%s: qcow images of version 1 are not supported",
+			       file->name);
 	if (h->version < 2 || h->version > 3)
 		return err_set(err, ENOTSUP, "%s: unsupported qcow2 version %" PRIu32, file->name,
 			       h->version);

@@ -27,7 +27,8 @@ static int qcow2_probe(const struct probe *probe)
 		return 0;
 	memcpy(&magic, probe->head, sizeof(magic));
 	memcpy(&version, probe->head + 4, sizeof(version));
-	return be32_get(magic) == QCOW2_MAGIC && be32_get(version) >= 2 ? 100 : 0;
+	/* Version 1, which shares the magic, is refused by open: it must not be taken for raw. */
+	return be32_get(magic) == QCOW2_MAGIC && be32_get(version) >= 1 ? 100 : 0;
 }
 
 int qcow2_read_table(struct qcow2 *q, uint64_t off, uint64_t entries, const char *what, be64 **out,
