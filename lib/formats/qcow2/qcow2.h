@@ -156,16 +156,16 @@ int qcow2_unmap(struct img *img, uint64_t off, uint64_t len, uint64_t *did, stru
 /* ---- turn.c ---- */
 /* The flushes that the crash order needs: what must be on the disk - before what follows. */
 enum barrier {
-	BARRIER_BLOCKS = 1,      /* new refcount blocks - the table entries that name them */
-	BARRIER_REFCOUNTS,       /* data, new tables, refcounts - entries that point to them */
-	BARRIER_POINTERS,        /* L2, L1 entries - another use of what they pointed to before */
-	BARRIER_SETTLED,         /* all refcounts - the end of the dirty bit */
-	BARRIER_DIRTY,           /* the dirty bit - refcounts that are wrong */
-	BARRIER_COPIED,          /* COPIED flags, cleared - raised refcounts; set - the next change */
-	BARRIER_SNAPSHOTS,       /* a header with other snapshots, or L1 - the old ones are freed */
-	BARRIER_REFTABLE,        /* a new refcount table - the header that names it */
-	BARRIER_SIZE,            /* a header with another size - the end of the file is cut */
-	BARRIER_AUTOCLEAR,       /* cleared feature bits - changes that these features do not see */
+	BARRIER_BLOCKS = 1, /* new refcount blocks - the table entries that name them */
+	BARRIER_REFCOUNTS,  /* data, new tables, refcounts - entries that point to them */
+	BARRIER_POINTERS,   /* L2, L1 entries - another use of what they pointed to before */
+	BARRIER_SETTLED,    /* all refcounts - the end of the dirty bit */
+	BARRIER_DIRTY,      /* the dirty bit - refcounts that are wrong */
+	BARRIER_COPIED,     /* COPIED flags, cleared - raised refcounts; set - the next change */
+	BARRIER_SNAPSHOTS,  /* a header with other snapshots, or L1 - the old ones are freed */
+	BARRIER_REFTABLE,   /* a new refcount table - the header that names it */
+	BARRIER_SIZE,       /* a header with another size - the end of the file is cut */
+	BARRIER_AUTOCLEAR,  /* cleared feature bits - changes that these features do not see */
 	BARRIERS,
 };
 /* Flushes the file. After a failure nobody knows what is on the disk, so all writing ends. */
