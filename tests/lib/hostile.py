@@ -62,6 +62,7 @@ class Image:
         self.put(self.l1(0), '>Q', 4 * self.cluster | COPIED)
         for k in range(5):
             self.refcount(k, 1)
+        self.grow(5 * self.cluster)
         for i in range(clusters):
             self.put(self.l2(i), '>Q', self.new(bytes([65 + i]) * self.cluster) | COPIED)
 
@@ -126,7 +127,7 @@ class Image:
         """A cluster of its own for a stream; the entry claims so many additional sectors."""
         off = self.new(stream)
         if sectors is None:
-            sectors = (len(stream) + 511) // 512 - 1
+            sectors = max(len(stream) - 1, 0) // 512
         self.put(self.l2(guest), '>Q', COMPRESSED | sectors << (62 - (self.bits - 8)) | off)
 
     def snapshots(self, entries):
