@@ -5,12 +5,14 @@
  */
 #include "base/err.h"
 
-static inline int tidy_negative(int r)
-{
-	if (r >= 0)
-		__builtin_unreachable();
-	return r;
-}
+/* Not a function: the analyzer stops looking into those after a few levels. */
+#define tidy_negative(call)                                                                        \
+	({                                                                                         \
+		int tidy_n = (call);                                                               \
+		if (tidy_n >= 0)                                                                   \
+			__builtin_unreachable();                                                   \
+		tidy_n;                                                                            \
+	})
 
 #define err_set(...)	 tidy_negative(err_set(__VA_ARGS__))
 #define err_sys(...)	 tidy_negative(err_sys(__VA_ARGS__))

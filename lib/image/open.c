@@ -167,7 +167,7 @@ static int open_layer(struct io *file, const char *format, unsigned flags, struc
 	bool probed;
 	int r = choose_format(file, format, flags, &fmt, &probed, err);
 
-	if (r < 0)
+	if (r)
 		return r;
 	img = calloc(1, fmt->img_size);
 	if (!img)
@@ -306,7 +306,7 @@ int img_open(const struct img_open_args *args, struct img **out, struct err *err
 	struct img *img;
 	int r = open_path(args->path, args->format, args->flags, 0, &img, err);
 
-	if (r < 0)
+	if (r)
 		return r;
 	if (!(args->flags & IMG_NO_BACKING))
 		r = open_chain(img, args->flags, depth, err);

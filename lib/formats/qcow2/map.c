@@ -117,7 +117,7 @@ static int map_slice(struct qcow2 *q, uint64_t l2, struct extent *ext, struct er
 	end = (unsigned)min_u64(qcow2_slice_entries(q),
 				i + div_up(in_cluster + ext->len, q->cluster));
 	entry = be64_get(((be64 *)(void *)s->data)[i]);
-	at = s->host + i * 8;
+	at = s->host + (uint64_t)i * 8;
 	r = qcow2_check_entry(q, entry, at, err);
 	if (r < 0)
 		return r;

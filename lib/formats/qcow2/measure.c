@@ -55,7 +55,7 @@ static int parse_cluster(const struct opts *opts, struct measure_options *o, str
 	    o->cluster > UINT64_C(1) << QCOW2_MAX_CLUSTER_BITS)
 		return err_set(err, EINVAL,
 			       "Cluster size must be a power of two between 512 and 2048k");
-	if (extended && o->cluster < 32 * 512)
+	if (extended && o->cluster < UINT64_C(32) * 512)
 		return err_set(err, EINVAL,
 			       "Extended L2 entries are only supported with cluster sizes of at "
 			       "least 16384 bytes");

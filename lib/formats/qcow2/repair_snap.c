@@ -70,7 +70,8 @@ static int build_entry(struct check *ck, const struct snap_ref *s, unsigned char
 
 int repair_write_snaps(struct check *ck, uint64_t off, struct err *err)
 {
-	uint64_t room = sizeof(struct disk_snapshot) + QCOW2_MAX_SNAP_EXTRA + 2 * UINT16_MAX + 8;
+	uint64_t room =
+		sizeof(struct disk_snapshot) + QCOW2_MAX_SNAP_EXTRA + UINT64_C(2) * UINT16_MAX + 8;
 	CLEANUP_FREE unsigned char *buf = malloc(room);
 	int r = 0;
 

@@ -318,7 +318,7 @@ static int snapshot_create(struct img *img, const char *name, const struct snaps
 		r = qcow2_tree_check(q, q->l1, q->h.l1_size, +1, err);
 	if (r == 0)
 		r = copy_list(q, &list, err);
-	if (r < 0)
+	if (r)
 		return r;
 	r = describe(q, name, meta, &list.snap[list.n++], err);
 	if (r == 0)
@@ -409,7 +409,7 @@ static int snapshot_remove(struct img *img, unsigned index, struct err *err)
 		r = qcow2_tree_check(q, l1, n, -1, err);
 	if (r == 0)
 		r = copy_list(q, &list, err);
-	if (r < 0)
+	if (r)
 		return r;
 	gone = list.snap[index];
 	gone_disk = list.disk[index];

@@ -37,7 +37,7 @@ static int walk_slice(struct walk *w, uint64_t host, be64 *copy, struct err *err
 	for (unsigned i = 0; i < qcow2_slice_entries(q); i++) {
 		if (!be64_get(copy[i]))
 			continue;
-		r = w->entry(w, &copy[i], host + i * 8, err);
+		r = w->entry(w, &copy[i], host + (uint64_t)i * 8, err);
 		if (r < 0)
 			return r;
 	}

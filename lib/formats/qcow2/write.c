@@ -116,7 +116,7 @@ static int guard_run(struct qcow2 *q, const struct mslice *s, unsigned i, unsign
 
 	for (unsigned end = i + n; r == 0 && i < end; i++)
 		r = qcow2_guard_entry(q, be64_get(((const be64 *)(const void *)s->data)[i]),
-				      s->host + i * 8, err);
+				      s->host + (uint64_t)i * 8, err);
 	return r;
 }
 
@@ -163,7 +163,7 @@ int qcow2_place(struct img *img, uint64_t off, uint64_t len, struct placement *p
 		r = own_l2(q, off, &l2, err);
 	if (r == 0)
 		r = qcow2_l2_slice(q, l2, off, &s, err);
-	return r < 0 ? r : place_in_slice(q, s, p, err);
+	return r ? r : place_in_slice(q, s, p, err);
 }
 
 int qcow2_link(struct img *img, const struct placement *p, struct err *err)
@@ -248,7 +248,7 @@ static int clear_slice(struct qcow2 *q, uint64_t off, uint64_t len, bool keep, b
 
 		if (new == old)
 			continue;
-		r = qcow2_guard_entry(q, old, s->host + k * 8, err);
+		r = qcow2_guard_entry(q, old, s->host + (uint64_t)k * 8, err);
 		if (r < 0)
 			return r;
 		if (!(new &ENTRY_OFFSET))
@@ -268,7 +268,7 @@ int qcow2_zero(struct img *img, uint64_t off, uint64_t len, unsigned flags, uint
 
 	if (r == 0)
 		r = qcow2_l2_offset(q, off >> (q->l2_bits + q->cluster_bits), &l2, err);
-	if (r < 0)
+	if (r)
 		return r;
 	if (q->h.version < 3 && img->backing_name)
 		return -ENOTSUP; /* no way to hide the backing but to write zeros */
@@ -297,7 +297,7 @@ int qcow2_unmap(struct img *img, uint64_t off, uint64_t len, uint64_t *did, stru
 
 	if (r == 0)
 		r = qcow2_l2_offset(q, off >> (q->l2_bits + q->cluster_bits), &l2, err);
-	if (r < 0)
+	if (r)
 		return r;
 	if (!l2) {
 		*did = table_part(q, off, len);
