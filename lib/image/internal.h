@@ -22,6 +22,12 @@ int img_zero(struct io *io, uint64_t off, uint64_t len, unsigned flags, struct e
 int img_discard(struct io *io, uint64_t off, uint64_t len, struct err *err);
 int img_flush(struct io *io, struct err *err);
 
+/*
+ * The disk may have become smaller between the caller's check of the range and the gate, by a resize
+ * or a snapshot. -EINVAL. Under the gate.
+ */
+int img_check_inside(struct img *img, uint64_t off, uint64_t len, struct err *err);
+
 /* Runs a turn under the exclusive gate, if the format has turns. */
 int img_turn(struct img *img, struct err *err);
 /* Refuses when an earlier flush failed; -errno with text. */

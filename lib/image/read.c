@@ -12,6 +12,18 @@
 #include "base/bytes.h"
 #include "base/cleanup.h"
 
+int img_check_inside(struct img *img, uint64_t off, uint64_t len, struct err *err)
+{
+	uint64_t size = io_size(&img->io);
+
+	if (off <= size && len <= size - off)
+		return 0;
+	return err_set(err, EINVAL,
+		       "%s: %" PRIu64 " bytes at offset %" PRIu64 " are past the end (size %" PRIu64
+		       ")",
+		       img->io.name, len, off, size);
+}
+
 static int map_layer(struct img *img, uint64_t off, uint64_t len, struct extent *ext,
 		     struct err *err)
 {
@@ -89,7 +101,9 @@ int img_pread(struct io *io, void *buf, size_t len, uint64_t off, struct err *er
 	int r;
 
 	pthread_rwlock_rdlock(&img->gate);
-	r = img_read_inner(img, buf, len, off, err);
+	r = img_check_inside(img, off, len, err);
+	if (r == 0)
+		r = img_read_inner(img, buf, len, off, err);
 	pthread_rwlock_unlock(&img->gate);
 	return r;
 }
@@ -120,7 +134,9 @@ int img_map(struct io *io, uint64_t off, uint64_t len, struct extent *ext, struc
 	int r;
 
 	pthread_rwlock_rdlock(&img->gate);
-	r = img_map_inner(img, off, len, ext, err);
+	r = img_check_inside(img, off, len, err);
+	if (r == 0)
+		r = img_map_inner(img, off, len, ext, err);
 	pthread_rwlock_unlock(&img->gate);
 	return r;
 }
@@ -130,7 +146,9 @@ int img_map_layer(struct img *img, uint64_t off, uint64_t len, struct extent *ex
 	int r;
 
 	pthread_rwlock_rdlock(&img->gate);
-	r = map_layer(img, off, len, ext, err);
+	r = img_check_inside(img, off, len, err);
+	if (r == 0)
+		r = map_layer(img, off, len, ext, err);
 	pthread_rwlock_unlock(&img->gate);
 	return r;
 }

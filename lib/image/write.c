@@ -208,8 +208,8 @@ static bool wants_turn(struct img *img)
 	return img->fmt->pressure && img->fmt->pressure(img);
 }
 
-/* Takes the gate shared for one change; before that a turn when too much is dirty. */
-static int enter_change(struct img *img, struct err *err)
+/* Takes the gate shared for a change of the range; before that a turn when too much is dirty. */
+static int enter_change(struct img *img, uint64_t off, uint64_t len, struct err *err)
 {
 	int r;
 
@@ -223,6 +223,8 @@ static int enter_change(struct img *img, struct err *err)
 		pthread_rwlock_rdlock(&img->gate);
 	}
 	r = img_check_broken(img, err);
+	if (r == 0)
+		r = img_check_inside(img, off, len, err);
 	if (r < 0) {
 		pthread_rwlock_unlock(&img->gate);
 		return r;
@@ -297,7 +299,7 @@ static int discard_through(struct img *img, uint64_t off, uint64_t len, struct e
 
 static int write_once(struct img *img, const void *buf, size_t len, uint64_t off, struct err *err)
 {
-	int r = enter_change(img, err);
+	int r = enter_change(img, off, len, err);
 
 	if (r < 0)
 		return r;
@@ -417,7 +419,7 @@ int img_zero(struct io *io, uint64_t off, uint64_t len, unsigned flags, struct e
 	while (r == 0 && off < end) {
 		uint64_t n = clear_piece(img, off, end);
 
-		r = enter_change(img, err);
+		r = enter_change(img, off, n, err);
 		if (r < 0)
 			return r;
 		r = img->fmt->zero ? img_zero_inner(img, off, n, flags, err)
@@ -452,7 +454,7 @@ int img_discard(struct io *io, uint64_t off, uint64_t len, struct err *err)
 	while (r == 0 && off < end) {
 		uint64_t n = clear_piece(img, off, end);
 
-		r = enter_change(img, err);
+		r = enter_change(img, off, n, err);
 		if (r < 0)
 			return r;
 		r = img->fmt->discard ? discard_inner(img, off, off + n, err)
