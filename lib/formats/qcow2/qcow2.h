@@ -113,6 +113,8 @@ int qcow2_check_entry(struct qcow2 *q, uint64_t entry, uint64_t at, struct err *
 
 /* ---- refcount.c ---- */
 int qcow2_refcount_get(struct qcow2 *q, uint64_t cluster, uint64_t *count, struct err *err);
+/* One more than the last cluster below `end` that is in use; 0: none. */
+int qcow2_used_end(struct qcow2 *q, uint64_t end, uint64_t *used, struct err *err);
 /* Adds delta (+1, -1). Over the maximum: -ERANGE; below zero: -EUCLEAN. */
 int qcow2_refcount_add(struct qcow2 *q, uint64_t cluster, int delta, struct err *err);
 /*

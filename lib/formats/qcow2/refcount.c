@@ -96,6 +96,30 @@ int qcow2_refcount_add(struct qcow2 *q, uint64_t cluster, int delta, struct err 
 	return 0;
 }
 
+int qcow2_used_end(struct qcow2 *q, uint64_t end, uint64_t *used, struct err *err)
+{
+	uint64_t c = end;
+
+	while (c) {
+		uint64_t block, count;
+		int r = block_offset(q, c - 1, &block, err);
+
+		if (r == 0 && !block) { /* nothing in the whole range of that block */
+			c = round_down(c - 1, block_entries(q));
+			continue;
+		}
+		if (r == 0)
+			r = qcow2_refcount_get(q, c - 1, &count, err);
+		if (r < 0)
+			return r;
+		if (count)
+			break;
+		c--;
+	}
+	*used = c;
+	return 0;
+}
+
 /* ---- growing the structures ---- */
 
 /* Whether clusters whose refcount is 0 can be used: an offset can name them, nobody is there. */

@@ -55,8 +55,10 @@ static int grow_l1(struct qcow2 *q, uint64_t need, struct err *err)
 		return r;
 	}
 	r = qcow2_quiesce(q, err); /* writes the old table too, in which the same entries stand */
-	if (r < 0)
+	if (r < 0) {
+		qcow2_unalloc(q, host >> q->cluster_bits, div_up(bytes, q->cluster));
 		return r;
+	}
 	q->h.l1_offset = host;
 	q->h.l1_size = (uint32_t)need;
 	r = header_update(q->img.file, &q->h, err);
@@ -216,20 +218,15 @@ static int grow(struct qcow2 *q, uint64_t size, int mode, struct err *err)
 /* Cuts the file behind the last cluster in use. */
 static int truncate_file(struct qcow2 *q, struct err *err)
 {
-	uint64_t size = io_size(q->img.file), c = div_up(size, q->cluster);
+	uint64_t size = io_size(q->img.file), end;
+	int r;
 
 	if (!(q->img.file->caps & IO_GROWS))
 		return 0;
-	for (; c; c--) {
-		uint64_t count;
-		int r = qcow2_refcount_get(q, c - 1, &count, err);
-
-		if (r < 0)
-			return r;
-		if (count)
-			break;
-	}
-	return c << q->cluster_bits < size ? io_resize(q->img.file, c << q->cluster_bits, err) : 0;
+	r = qcow2_used_end(q, div_up(size, q->cluster), &end, err);
+	if (r < 0 || end << q->cluster_bits >= size)
+		return r;
+	return io_resize(q->img.file, end << q->cluster_bits, err);
 }
 
 static int shrink(struct qcow2 *q, uint64_t size, struct err *err)
