@@ -231,7 +231,7 @@ static void tables_overlap(void **state)
 static void snapshot_on_metadata(void **state)
 {
 	(void)state;
-	for (unsigned i = 0; i < 6; i++) {
+	for (unsigned i = 0; i < 7; i++) {
 		struct places p;
 		struct io *file = make("cluster_size=4096", &p);
 		struct img *img = disk_open(file, "qcow2", IMG_RDWR, NULL);
@@ -252,8 +252,10 @@ static void snapshot_on_metadata(void **state)
 			const uint64_t at[] = {p.l1, p.reftable, p.refblock, p.l2, table};
 
 			poke(file, table, at[i]);
-		} else {
+		} else if (i == 5) {
 			poke(file, (peek(file, l1) & ENTRY_OFFSET) + 8, p.reftable);
+		} else { /* the same table a million times would take hours */
+			poke(file, l1 + 8, peek(file, l1));
 		}
 		before = tables(file, &p, &len);
 		img = disk_open(file, "qcow2", IMG_RDWR, NULL);

@@ -146,11 +146,39 @@ static int check_entry(struct walk *w, be64 *l2_entry, uint64_t at, struct err *
 	return r;
 }
 
+static int by_offset(const void *a, const void *b)
+{
+	uint64_t x = *(const uint64_t *)a, y = *(const uint64_t *)b;
+
+	return (x > y) - (x < y);
+}
+
+/* A table that stands in millions of entries would be walked as often: the file bounds the work. */
+static int check_distinct(struct qcow2 *q, const be64 *l1, uint32_t n, struct err *err)
+{
+	CLEANUP_FREE uint64_t *v = malloc((n + UINT64_C(1)) * sizeof(*v));
+	uint32_t used = 0;
+
+	if (!v)
+		return err_nomem(err, n * sizeof(*v), "a table");
+	for (uint32_t i = 0; i < n; i++) {
+		v[used] = be64_get(l1[i]) & ENTRY_OFFSET;
+		used += v[used] != 0;
+	}
+	qsort(v, used, sizeof(*v), by_offset);
+	for (uint32_t i = 1; i < used; i++)
+		if (v[i] == v[i - 1])
+			return io_corrupt(q->img.file, err, v[i],
+					  "two L1 entries refer to this L2 table");
+	return 0;
+}
+
 int qcow2_tree_check(struct qcow2 *q, const be64 *l1, uint32_t n, int delta, struct err *err)
 {
 	struct walk w = {.q = q, .delta = delta, .table = check_table, .entry = check_entry};
+	int r = check_distinct(q, l1, n, err);
 
-	return walk_tree(&w, (be64 *)l1, n, err); /* these callbacks change nothing */
+	return r < 0 ? r : walk_tree(&w, (be64 *)l1, n, err); /* these callbacks change nothing */
 }
 
 /* ---- refcounts ---- */
