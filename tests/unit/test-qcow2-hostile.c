@@ -269,12 +269,48 @@ static void snapshot_on_metadata(void **state)
 	}
 }
 
+/* What is open for a check only, because of what is broken, does not show a disk. */
+static void broken_tables_are_not_used(void **state)
+{
+	const struct {
+		uint64_t at, value;
+	} lie[] = {{40, UINT64_C(1) << 40} /* L1 table */, {64, UINT64_C(1) << 40} /* snapshots */};
+	(void)state;
+
+	for (size_t i = 0; i < ARRAY_LEN(lie); i++) {
+		struct places p;
+		struct io *file = make("cluster_size=4096", &p);
+		struct img *img = disk_open(file, "qcow2", IMG_RDWR, NULL);
+		struct check_result res;
+		struct io *again;
+		char byte;
+
+		ok(img_snapshot_create(img, "first", NULL, &e), &e);
+		io_close(&img->io);
+		poke(file, lie[i].at, lie[i].value);
+		again = disk_borrow(file);
+		assert_true(img_open_io(again, "qcow2", IMG_RDWR, NULL, &img, &e) < 0);
+		io_close(again);
+		img = disk_open(file, "qcow2", IMG_RDWR | IMG_FOR_CHECK, NULL);
+		fails(io_pread(&img->io, &byte, 1, 0, &e), -ENOTSUP, &e, "cannot be read");
+		fails(io_pwrite(&img->io, "x", 1, 0, &e), -ENOTSUP, &e, "cannot be read");
+		fails(img_snapshot_create(img, "more", NULL, &e), -ENOTSUP, &e, "cannot be read");
+		img_check(img, 0, &res, NULL, NULL, &e);
+		assert_true(res.corruptions + res.check_errors > 0);
+		io_close(&img->io);
+		io_close(file);
+	}
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(data_entry_on_metadata), cmocka_unit_test(coded_entry_on_metadata),
-		cmocka_unit_test(last_of_a_run),          cmocka_unit_test(tables_overlap),
+		cmocka_unit_test(data_entry_on_metadata),
+		cmocka_unit_test(coded_entry_on_metadata),
+		cmocka_unit_test(last_of_a_run),
+		cmocka_unit_test(tables_overlap),
 		cmocka_unit_test(snapshot_on_metadata),
+		cmocka_unit_test(broken_tables_are_not_used),
 	};
 
 	return cmocka_run_group_tests_name("qcow2 tables that lie", tests, NULL, NULL);

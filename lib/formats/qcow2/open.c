@@ -97,10 +97,15 @@ static int read_tables(struct qcow2 *q, struct err *err)
 	r = qcow2_read_table(q, q->h.l1_offset, q->h.l1_size, "active L1 table", &q->l1, err);
 	if (r < 0 && !(lenient && r == -EUCLEAN))
 		return r;
+	if (r < 0) {
+		q->unreadable = true;
+		q->unreadable_why = "the active L1 table cannot be read";
+	}
 	r = qcow2_snapshots_read(q, err);
 	if (r < 0 && lenient && r != -ENOMEM) {
 		qcow2_snapshots_free(q);
-		q->snap_broken = true;
+		q->unreadable = true;
+		q->unreadable_why = "the snapshot table cannot be read";
 		r = 0;
 	}
 	return r;
@@ -174,7 +179,6 @@ int qcow2_reload(struct qcow2 *q, struct err *err)
 	int r;
 
 	drop_tables(q);
-	q->snap_broken = false;
 	r = header_read(q->img.file, &q->h, err);
 	if (r == 0)
 		r = publish_header(q, err);

@@ -50,7 +50,7 @@ struct qcow2 {
 	uint64_t cluster;       /* bytes */
 	unsigned l2_bits;       /* log2 of entries per L2 table */
 	unsigned refblock_bits; /* log2 of refcounts per refcount block */
-	bool unreadable;        /* a feature that forbids touching guest data: see open.c */
+	bool unreadable; /* guest data must not be touched: a feature, a broken table; see open.c */
 	const char *unreadable_why;
 
 	be64 *l1; /* owned, h.l1_size entries as on disk */
@@ -71,7 +71,6 @@ struct qcow2 {
 	struct snapshot *snap; /* owned, h.nb_snapshots entries */
 	struct qcow2_snapshot *snap_disk;
 	uint64_t snaptable_bytes; /* length of the snapshot table on disk */
-	bool snap_broken;         /* the table could not be read (opened for check) */
 	struct codec_pool *codecs;
 };
 
