@@ -9,6 +9,7 @@
 
 #include "base/bytes.h"
 #include "formats/qcow2/check.h"
+#include "io/window.h"
 #include "peer.h"
 #include "tell.h"
 
@@ -35,6 +36,7 @@ static void choose_backing(struct model_config *c, struct rng *r)
 void model_config_random(struct model_config *c, uint64_t seed)
 {
 	static const unsigned bits[] = {9, 9, 12, 12, 16, 10, 14};
+	static const char *const containers[] = {"", " in-device", " in-image"};
 	struct rng r = {seed * 7919 + 1};
 
 	*c = (struct model_config){.seed = seed};
@@ -53,14 +55,16 @@ void model_config_random(struct model_config *c, uint64_t seed)
 	choose_backing(c, &r);
 	if (c->backing)
 		c->prealloc = false;
+	c->container = rng_percent(&r, 12) ? IN_DEVICE : rng_percent(&r, 8) ? IN_IMAGE : IN_FILE;
+	c->by_peer = rng_percent(&r, 25) && !c->prealloc;
 	snprintf(c->opts, sizeof(c->opts), "cluster_size=%u,compat=%s,refcount_bits=%u%s%s%s",
 		 1u << c->cluster_bits, c->version == 2 ? "0.10" : "1.1", c->refcount_bits,
 		 c->lazy ? ",lazy_refcounts=on" : "", c->zstd ? ",compression_type=zstd" : "",
 		 c->prealloc ? ",preallocation=metadata" : "");
 	snprintf(c->text, sizeof(c->text),
-		 "SEED=%" PRIu64 " %s size=%" PRIu64 "%s backing=%s/%" PRIu64, seed, c->opts,
-		 c->size, c->coded ? " compressed" : "", c->backing ? c->backing : "none",
-		 c->backing_size);
+		 "SEED=%" PRIu64 " %s size=%" PRIu64 "%s%s%s backing=%s/%" PRIu64, seed, c->opts,
+		 c->size, c->coded ? " compressed" : "", c->by_peer ? " by-peer" : "",
+		 containers[c->container], c->backing ? c->backing : "none", c->backing_size);
 }
 
 /* ---- making it ---- */
@@ -137,28 +141,92 @@ static void open_image(struct model *m)
 	m->img = disk_open(m->file, "qcow2", IMG_RDWR, backing);
 }
 
-void model_open(struct model *m, const struct model_config *c)
+/* As qemu-img convert makes it. The top layer holds everything that differs from the backing. */
+static void make_by_peer(struct model *m)
 {
+	fill_disk(&m->rng, &m->disk, m->c.size);
+	bytes_save(m->disk.bytes, m->disk.size, "model.raw");
+	if (m->c.backing)
+		disk_save(m->backing_file, "base.img");
+	if (peer("convert %s -f raw -O qcow2 -o %s %s%s model.raw test.qcow2",
+		 m->c.coded ? "-c" : "", m->c.opts, m->c.backing ? "-B base.img -F " : "",
+		 m->c.backing ? m->c.backing : ""))
+		die("qemu-img convert: %s", peer_log());
+	m->file = disk_load("test.qcow2");
+}
+
+static void make_by_us(struct model *m)
+{
+	const struct model_config *c = &m->c;
 	struct fill_args args = {.kind = initial_kind, .ctx = m};
 
+	m->file = disk_new("test.qcow2");
+	if (c->prealloc) {
+		m->disk = (struct model_disk){calloc(1, c->size), c->size};
+		disk_create(m->file, "qcow2", c->size, c->opts, NULL, NULL);
+		return;
+	}
+	fill_disk(&m->rng, &m->disk, c->size);
+	args.size = c->size;
+	args.opts = c->opts;
+	args.data = m->disk.bytes;
+	args.backing = c->backing ? "base.img" : NULL;
+	args.backing_format = c->backing;
+	disk_fill(m->file, "qcow2", &args);
+}
+
+/* Puts the bytes of the file where something else was before. */
+static void move_to_device(struct model *m, struct io *device)
+{
+	uint64_t len, part = 64 * KiB, room = io_size(device) - 2 * part;
+	unsigned char *p = disk_bytes(m->file, &len);
+	struct err e = {0};
+
+	expect(len <= room);
+	memset(m->buf, 0xee, MODEL_MAX_LEN);
+	for (uint64_t at = 0; at < io_size(device); at += MODEL_MAX_LEN)
+		must(io_pwrite(device, m->buf, min_u64(MODEL_MAX_LEN, io_size(device) - at), at,
+			       &e),
+		     &e);
+	must(io_pwrite(device, p, len, part, &e), &e);
+	free(p);
+	io_close(m->file);
+	m->outer = device;
+	must(window_open(device, part, room, false, &m->file, &e), &e);
+}
+
+static void choose_container(struct model *m)
+{
+	uint64_t size = round_up(m->c.size * 12, 64 * KiB) + 4 * MiB;
+	struct io *io;
+	struct err e = {0};
+	struct img *img;
+
+	if (m->c.container == IN_FILE)
+		return;
+	io = disk_new("outside");
+	if (m->c.container == IN_DEVICE) {
+		must(io_resize(io, size, &e), &e);
+		move_to_device(m, io);
+		return;
+	}
+	disk_create(io, "qcow2", size, "cluster_size=4096", NULL, NULL);
+	must(img_open_io(io, "qcow2", IMG_RDWR, NULL, &img, &e), &e);
+	move_to_device(m, &img->io);
+}
+
+void model_open(struct model *m, const struct model_config *c)
+{
 	*m = (struct model){.c = *c, .rng = {c->seed}};
 	context("%s", c->text);
 	m->buf = malloc(MODEL_MAX_LEN);
 	expect(m->buf);
 	make_backing(m);
-	m->file = disk_new("test.qcow2");
-	if (c->prealloc) {
-		m->disk = (struct model_disk){calloc(1, c->size), c->size};
-		disk_create(m->file, "qcow2", c->size, c->opts, NULL, NULL);
-	} else {
-		fill_disk(&m->rng, &m->disk, c->size);
-		args.size = c->size;
-		args.opts = c->opts;
-		args.data = m->disk.bytes;
-		args.backing = c->backing ? "base.img" : NULL;
-		args.backing_format = c->backing;
-		disk_fill(m->file, "qcow2", &args);
-	}
+	if (c->by_peer && peer_here())
+		make_by_peer(m);
+	else
+		make_by_us(m);
+	choose_container(m);
 	open_image(m);
 }
 
@@ -169,6 +237,7 @@ void model_close(struct model *m)
 	must(img_settle(m->img, &e), &e);
 	io_close(&m->img->io);
 	io_close(m->file);
+	io_close(m->outer);
 	io_close(m->backing_file);
 	for (unsigned i = 0; i < m->n_snap; i++)
 		free(m->snap[i].bytes);

@@ -12,10 +12,15 @@
 
 #define MODEL_SNAPSHOTS 6
 
+/* What the image's file is: one that grows, a part of a device with old bytes in it, an image. */
+enum container { IN_FILE, IN_DEVICE, IN_IMAGE };
+
 struct model_config {
 	uint64_t seed;
 	unsigned version, cluster_bits, refcount_bits;
 	bool lazy, zstd, coded, prealloc;
+	enum container container;
+	bool by_peer;        /* qemu-img makes the image, when it is here */
 	const char *backing; /* NULL, "raw", "qcow2" */
 	uint64_t size, backing_size;
 	char text[256]; /* all of it, for people */
@@ -30,7 +35,8 @@ struct model_disk {
 struct model {
 	struct model_config c;
 	struct rng rng;
-	struct io *file, *backing_file; /* owned, in memory */
+	struct io *outer;               /* owned: what file is a part of, or NULL */
+	struct io *file, *backing_file; /* owned */
 	struct img *img;                /* owned */
 	struct model_disk disk, backing;
 	struct model_disk snap[MODEL_SNAPSHOTS];
