@@ -22,9 +22,12 @@
 
 /*
  * Defaults: the fastest levels whose output on disks with a Linux system is not larger than what
- * the peer writes (zlib level 6 with a 4 KiB window; zstd level 3).
+ * the peer writes (zlib level 6 with a 4 KiB window; zstd level 3). In small units the wide window
+ * is no advantage.
  */
 #define DEFLATE_DEFAULT 4
+#define DEFLATE_SMALL   5
+#define SMALL_UNIT      (32 * KiB)
 #define NARROW_DEFAULT  6
 #define ZSTD_DEFAULT    3
 
@@ -214,7 +217,9 @@ static int default_level(const struct codec_params *params)
 {
 	if (params->type == CODEC_ZSTD)
 		return ZSTD_DEFAULT;
-	return params->narrow ? NARROW_DEFAULT : DEFLATE_DEFAULT;
+	if (params->narrow)
+		return NARROW_DEFAULT;
+	return params->unit && params->unit < SMALL_UNIT ? DEFLATE_SMALL : DEFLATE_DEFAULT;
 }
 
 static bool encoder_start(struct codec_encoder *e, const struct codec_params *params)

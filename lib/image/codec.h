@@ -41,6 +41,7 @@ struct codec_encoder;
 struct codec_params {
 	enum codec_type type;
 	int level;   /* 0: the default; see codec_max_level */
+	size_t unit; /* bytes that are compressed at a time, for the default; 0: many */
 	bool narrow; /* deflate: refer back 4 KiB at most, for readers that keep no more */
 };
 

@@ -577,7 +577,7 @@ static void every_allocation_may_fail(void **state)
 		io_close(file);
 		assert_true(n < 10000);
 	}
-	assert_true(n > 20);
+	assert_true(n > 10);
 }
 
 int main(void)

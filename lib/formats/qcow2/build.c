@@ -18,6 +18,8 @@
 /* Set aside at once for compressed units: an eighth of the file so far, and not more than this. */
 #define CODED_AREA_MAX (1 * MiB)
 
+#define HEADER_PIECE 4096
+
 static int check_length(const struct qbuild *q, uint64_t end, struct err *err)
 {
 	if (end <= ENTRY_OFFSET - q->cluster)
@@ -169,12 +171,19 @@ static void set_header(struct qbuild *q, const struct layout *l)
 static int write_header(struct qbuild *q, struct err *err)
 {
 	CLEANUP_FREE unsigned char *buf = calloc(1, q->cluster);
+	size_t len = q->cluster;
 	int r;
 
 	if (!buf)
 		return err_nomem(err, q->cluster, "the header");
 	r = header_encode(&q->h, buf, err);
-	return r < 0 ? r : io_pwrite(q->build.file, buf, q->cluster, 0, err);
+	if (r < 0)
+		return r;
+	/* The rest of the cluster is a hole, where there are holes. */
+	while (qbuild_is_sparse(q) && len > HEADER_PIECE &&
+	       bytes_are_zero(buf + len - HEADER_PIECE, HEADER_PIECE))
+		len -= HEADER_PIECE;
+	return io_pwrite(q->build.file, buf, len, 0, err);
 }
 
 /* What was set aside for compressed units and not used. */

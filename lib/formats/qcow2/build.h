@@ -34,7 +34,7 @@ int qcow2_build_options(const struct create_args *args, struct qcow2_build_optio
 
 /*
  * L2 entries in memory: an array by L1 index, of arrays of pages, made when they are touched. A
- * page holds 512 entries (or a whole L2 table if that is smaller), so a disk with little on it
+ * page holds 64 entries, which is the smallest L2 table there is: so a disk with little on it
  * takes little, and one that is full takes as much as its tables on disk.
  */
 struct l2_tables {
@@ -94,6 +94,12 @@ struct qbuild {
 static inline struct qbuild *qbuild_of(struct build *b)
 {
 	return (struct qbuild *)(void *)b; /* build is the first member */
+}
+
+/* Whether what is not written reads as zeros: a new file, as against a device or a pipe. */
+static inline bool qbuild_is_sparse(const struct qbuild *q)
+{
+	return (q->build.file->caps & (IO_GROWS | IO_STREAM)) == IO_GROWS;
 }
 
 /* Where finish puts what; offsets in bytes. */

@@ -5,7 +5,7 @@
 #include <assert.h>
 #include <stdlib.h>
 
-#define MAX_PAGE_BITS 9
+#define MAX_PAGE_BITS 6
 
 /* ---- L2 entries ---- */
 

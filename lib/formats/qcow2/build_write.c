@@ -77,18 +77,50 @@ int qbuild_layout(const struct qbuild *q, struct layout *l, struct err *err)
 
 /* ---- writing ---- */
 
+#define PIECE   4096       /* bytes: tables are looked at in these … */
+#define MIN_GAP (32 * KiB) /* … for stretches of zeros that are worth a second write */
+
 /* Collects what goes to ascending offsets without gaps into large writes. */
 struct appender {
 	struct io *io;
 	unsigned char *buf;
 	size_t cap, fill;
 	uint64_t at; /* where buf goes */
+	bool sparse; /* what is not written reads as zeros: large clusters are mostly empty */
 };
+
+static size_t zeros_at(const struct appender *a, size_t from)
+{
+	size_t at = from;
+
+	while (at < a->fill && bytes_are_zero(a->buf + at, min_u64(PIECE, a->fill - at)))
+		at += PIECE;
+	return min_u64(at, a->fill) - from;
+}
+
+/* Where the stretch to be written from `from` on ends. */
+static size_t data_end(const struct appender *a, size_t from)
+{
+	size_t at = from, gap;
+
+	for (; at < a->fill; at += gap ? gap : PIECE) {
+		gap = a->sparse ? zeros_at(a, at) : 0;
+		if (gap >= MIN_GAP || (gap && at + gap == a->fill))
+			return at;
+	}
+	return a->fill;
+}
 
 static int append_flush(struct appender *a, struct err *err)
 {
-	int r = io_pwrite(a->io, a->buf, a->fill, a->at, err);
+	int r = 0;
 
+	for (size_t from = 0, end; r == 0 && from < a->fill; from = end) {
+		end = data_end(a, from);
+		r = io_pwrite(a->io, a->buf + from, end - from, a->at + from, err);
+		if (a->sparse)
+			end += zeros_at(a, end);
+	}
 	a->at += a->fill;
 	a->fill = 0;
 	return r;
@@ -216,6 +248,7 @@ int qbuild_write_tables(struct qbuild *q, const struct layout *l, struct err *er
 	if (posix_memalign((void **)&buf, 4096, a.cap))
 		return err_nomem(err, a.cap, "a write buffer");
 	a.buf = buf;
+	a.sparse = qbuild_is_sparse(q);
 	r = append_offsets(&a, q, l->n_reftable, l->n_refblocks, l->refblocks, err);
 	if (r == 0)
 		r = append_refblocks(&a, q, l, err);
