@@ -178,15 +178,19 @@ static int validate_tables(struct io *file, const struct header *h, struct err *
 static int keep_ext(struct header *h, uint32_t type, const unsigned char *data, uint32_t len,
 		    struct err *err)
 {
-	struct header_ext *v = realloc(h->ext, (h->n_ext + 1) * sizeof(*v));
-	unsigned char *copy = malloc(len ? len : 1);
+	unsigned char *copy;
 
-	if (v)
+	/* Room for 1, 2, 4, 8, …: a cluster of 2 MiB holds a quarter of a million of them. */
+	if ((h->n_ext & (h->n_ext - 1)) == 0) {
+		struct header_ext *v = realloc(h->ext, (h->n_ext ? h->n_ext * 2 : 1) * sizeof(*v));
+
+		if (!v)
+			return err_nomem(err, h->n_ext * sizeof(*v), "header extensions");
 		h->ext = v;
-	if (!v || !copy) {
-		free(copy);
-		return err_nomem(err, len, "a header extension");
 	}
+	copy = malloc(len ? len : 1);
+	if (!copy)
+		return err_nomem(err, len, "a header extension");
 	memcpy(copy, data, len);
 	h->ext[h->n_ext++] = (struct header_ext){.type = type, .len = len, .data = copy};
 	return 0;
