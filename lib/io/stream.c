@@ -3,9 +3,13 @@
 #include "io/stream.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <inttypes.h>
+#include <limits.h>
 #include <poll.h>
+#include <stdio.h>
 #include <stdlib.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/bytes.h"
@@ -13,6 +17,7 @@
 struct stream {
 	struct io io; /* first; io.size is the position */
 	int fd;
+	int own_fd;      /* owned: fd again, but such that a write does not wait; -1: none */
 	struct job *job; /* borrowed, may be NULL */
 };
 
@@ -53,8 +58,12 @@ static int write_all(struct stream *s, const void *buf, size_t len, struct err *
 
 		if (r < 0)
 			return r;
-		/* No more than fits into an empty pipe, so that the wait is before and not in it. */
-		n = write(s->fd, p, min_u64(len, 64 * KiB));
+		/* The wait is before, where a cancel is seen, and not in the write: a pipe that is
+		 * ready takes PIPE_BUF bytes at once, and nobody promises more. */
+		if (s->own_fd >= 0)
+			n = write(s->own_fd, p, len);
+		else
+			n = write(s->fd, p, min_u64(len, PIPE_BUF));
 		if (n < 0 && is_transient(errno))
 			continue;
 		if (n < 0)
@@ -115,7 +124,11 @@ static int stream_resize(struct io *io, uint64_t size, struct err *err)
 
 static void stream_close(struct io *io)
 {
-	free(stream_of(io));
+	struct stream *s = stream_of(io);
+
+	if (s->own_fd >= 0)
+		close(s->own_fd);
+	free(s);
 }
 
 static const struct io_ops stream_ops = {
@@ -125,6 +138,21 @@ static const struct io_ops stream_ops = {
 	.resize = stream_resize,
 	.close = stream_close,
 };
+
+/*
+ * Opens a pipe once more: O_NONBLOCK belongs to an opening, and that of fd is shared with who knows
+ * whom. -1: not a pipe, or not ours.
+ */
+static int open_again(int fd)
+{
+	struct stat st;
+	char path[32];
+
+	if (fstat(fd, &st) < 0 || !S_ISFIFO(st.st_mode))
+		return -1;
+	snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
+	return open(path, O_WRONLY | O_NONBLOCK | O_CLOEXEC);
+}
 
 int stream_open(int fd, const char *name, bool writable, struct job *job, struct io **out,
 		struct err *err)
@@ -140,6 +168,7 @@ int stream_open(int fd, const char *name, bool writable, struct job *job, struct
 		return r;
 	}
 	s->fd = fd;
+	s->own_fd = writable ? open_again(fd) : -1;
 	s->job = job;
 	s->io.caps = IO_STREAM | (writable ? IO_GROWS : IO_RDONLY);
 	*out = &s->io;

@@ -8,6 +8,7 @@
 #include <pthread.h>
 #include <signal.h>
 #include <stdlib.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 #include "io/stream.h"
@@ -165,6 +166,56 @@ static void waiting_can_be_cancelled(void **state)
 	close(fds[1]);
 }
 
+/* Reads a little, so that a full pipe has room for a part of a large write; then cancels. */
+struct taster {
+	int fd;
+	struct job job;
+	bool done;
+};
+
+static void *taste_and_cancel(void *arg)
+{
+	struct taster *t = arg;
+	char page[4096];
+
+	usleep(50000);
+	t->done = read(t->fd, page, sizeof(page)) == (ssize_t)sizeof(page);
+	usleep(50000);
+	atomic_store(&t->job.cancelled, true);
+	return NULL;
+}
+
+static void a_write_does_not_wait(void **state)
+{
+	static unsigned char big[1000000];
+	(void)state;
+
+	alarm(20);
+	for (int kind = 0; kind < 2; kind++) {
+		struct taster t = {0};
+		pthread_t thread;
+		struct io *io;
+		int fds[2];
+
+		if (kind == 0)
+			assert_int_equal(pipe(fds), 0);
+		else
+			assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM, 0, fds), 0);
+		t.fd = fds[0];
+		ok(stream_open(fds[1], "pipe", true, &t.job, &io, &e), &e);
+		assert_int_equal(pthread_create(&thread, NULL, taste_and_cancel, &t), 0);
+		fails(io_pwrite(io, big, sizeof(big), 0, &e), -ECANCELED, &e, "cancelled");
+		pthread_join(thread, NULL);
+		assert_true(t.done);
+		/* The descriptor is shared with others: it is as it was. */
+		assert_int_equal(fcntl(fds[1], F_GETFL) & O_NONBLOCK, 0);
+		io_close(io);
+		close(fds[0]);
+		close(fds[1]);
+	}
+	alarm(0);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -173,6 +224,7 @@ int main(void)
 		cmocka_unit_test(nonblocking_pipes_are_waited_for),
 		cmocka_unit_test(a_reader_that_is_gone_is_an_error),
 		cmocka_unit_test(waiting_can_be_cancelled),
+		cmocka_unit_test(a_write_does_not_wait),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
