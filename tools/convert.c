@@ -417,8 +417,8 @@ static bool open_target(struct cli *cli, struct convert_cmd *c)
 	if (!c->in_place) {
 		c->req.path = c->output;
 		c->req.target_flags = cli->peer ? TARGET_IN_PLACE : c->force ? TARGET_FORCE : 0;
-		if (c->target_flags & IMG_UNSAFE)
-			c->req.target_flags |= TARGET_UNSAFE;
+		c->req.target_flags |=
+			c->target_flags & IMG_UNSAFE ? TARGET_UNSAFE : TARGET_DURABLE;
 		if (c->target_flags & IMG_DIRECT)
 			c->req.target_flags |= TARGET_DIRECT;
 		return true;

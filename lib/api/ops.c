@@ -55,7 +55,7 @@ static int open_plain(const char *path, const char *format, unsigned flags, cons
 
 static void fill_convert(const struct imgkit_convert_opts *o, struct convert_request *req)
 {
-	req->target_flags = o->flags & IMGKIT_CONVERT_FORCE ? TARGET_FORCE : 0;
+	req->target_flags = TARGET_DURABLE | (o->flags & IMGKIT_CONVERT_FORCE ? TARGET_FORCE : 0);
 	req->dst_is_zero = o->flags & IMGKIT_CONVERT_TARGET_ZERO;
 	req->backing = o->backing;
 	req->backing_format = o->backing_format;

@@ -46,7 +46,7 @@ struct target {
 	bool in_place;
 	bool created; /* in place, and it was not there before */
 	bool committed;
-	bool unsafe;
+	bool unsafe, durable;
 	bool replaces; /* a file that is not empty: its data may not be lost to a crash */
 	char note[128];
 };
@@ -101,6 +101,7 @@ static int temp_name(const char *path, char **out, struct err *err)
 
 /* ---- making the file ---- */
 
+/* A new file with a temporary name, or -errno. */
 static int make_named(struct target *t, unsigned oflags, struct err *err)
 {
 	int fd;
@@ -114,13 +115,11 @@ static int make_named(struct target *t, unsigned oflags, struct err *err)
 			return r;
 		}
 		fd = open(t->temp, oflags | O_CREAT | O_EXCL, 0644);
-	} while (fd < 0 && errno == EEXIST);
-	if (fd < 0) {
-		int e = errno;
-
+		if (fd < 0)
+			fd = -errno;
+	} while (fd == -EEXIST);
+	if (fd < 0)
 		free(take(t->temp));
-		errno = e;
-	}
 	return fd;
 }
 
@@ -143,9 +142,7 @@ static int make_file(struct target *t, const char *path, unsigned flags, struct 
 	t->unnamed = fd >= 0;
 	if (fd < 0)
 		fd = make_named(t, oflags, err);
-	if (fd < 0)
-		return err_sys(err, errno, "Could not create '%s'", path);
-	return fd;
+	return fd < 0 ? err_sys(err, -fd, "Could not create '%s'", path) : fd;
 }
 
 static void keep_owner(int fd, struct io *old)
@@ -154,10 +151,10 @@ static void keep_owner(int fd, struct io *old)
 
 	if (fstat(file_fd(old), &st) < 0)
 		return;
-	/* Who may not give files away keeps the permissions only. The order matters: chown
-	 * takes the set-id bits away. */
+	/* Who may not give files away keeps the permissions only, those of the group only for the
+	 * same group. The order matters: chown takes the set-id bits away. */
 	if (fchown(fd, st.st_uid, st.st_gid) < 0 && fchown(fd, (uid_t)-1, st.st_gid) < 0)
-		errno = 0;
+		st.st_mode &= 0707;
 	fchmod(fd, st.st_mode & 0777);
 }
 
@@ -268,6 +265,7 @@ int target_open(const char *path, unsigned flags, const struct opts *opts, struc
 	if (!t)
 		return err_nomem(err, sizeof(*t), "a target");
 	t->unsafe = flags & TARGET_UNSAFE;
+	t->durable = flags & TARGET_DURABLE;
 	r = follow_links(path, &t->path, err);
 	if (r == 0) {
 		if (flags & TARGET_IN_PLACE)
@@ -353,6 +351,20 @@ static int take_name(struct target *t, struct err *err)
 	return rename(t->temp, t->path) < 0 ? -errno : 0;
 }
 
+/* The name is on disk when its directory is. Some file systems cannot be asked for that. */
+static int sync_name(const struct target *t, struct err *err)
+{
+	CLEANUP_FREE char *dir = NULL;
+	CLEANUP_FD int fd = -1;
+
+	if (asprintf(&dir, "%.*s.", dir_len(t->path), t->path) < 0)
+		return err_nomem(err, strlen(t->path), "a file name");
+	fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (fd >= 0 && fsync(fd) < 0 && errno != EINVAL && errno != EROFS)
+		return err_sys(err, errno, "Could not write the directory of '%s'", t->io->name);
+	return 0;
+}
+
 int target_commit(struct target *t, struct err *err)
 {
 	int r = 0;
@@ -369,7 +381,7 @@ int target_commit(struct target *t, struct err *err)
 		free(take(t->temp));
 	}
 	t->committed = true;
-	return 0;
+	return t->durable && !t->in_place ? sync_name(t, err) : 0;
 }
 
 void target_close(struct target *t)

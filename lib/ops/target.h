@@ -16,8 +16,9 @@
 enum {
 	TARGET_FORCE = 1 << 0,    /* replace what is there */
 	TARGET_IN_PLACE = 1 << 1, /* empty the file that is there and write to it; implies FORCE */
-	TARGET_UNSAFE = 1 << 2, /* the data of a new file need not be on disk before its name is */
-	TARGET_DIRECT = 1 << 3, /* O_DIRECT */
+	TARGET_UNSAFE = 1 << 2,  /* the data of a new file need not be on disk before its name is */
+	TARGET_DIRECT = 1 << 3,  /* O_DIRECT */
+	TARGET_DURABLE = 1 << 4, /* the name of a new file is on disk too when it was committed */
 };
 
 struct target;
@@ -44,7 +45,8 @@ const char *target_note(const struct target *t);
 
 /*
  * Makes the file appear under its name, durable before that unless TARGET_UNSAFE; what it replaces
- * stays as it was when this fails. -EEXIST: somebody else made a file of that name meanwhile.
+ * stays as it was when this fails. -EEXIST: somebody else made a file of that name meanwhile. With
+ * TARGET_DURABLE it may also fail with the new file in place: then only a crash can undo it.
  */
 int target_commit(struct target *t, struct err *err);
 

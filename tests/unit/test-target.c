@@ -5,7 +5,7 @@
  * Every test runs twice: with files that have no name until then, and as on a file system that
  * does not know O_TMPFILE, with a temporary name.
  *
- * link: -Wl,--wrap=open64,--wrap=fdatasync,--wrap=linkat,--wrap=rename
+ * link: -Wl,--wrap=open64,--wrap=fdatasync,--wrap=fsync,--wrap=linkat,--wrap=rename
  */
 #include "unit.h"
 
@@ -25,15 +25,17 @@
 static struct {
 	bool no_tmpfile;
 	int fdatasync_error, name_error; /* errno */
-	int fdatasyncs;
+	int fdatasyncs, fsync_error, fsyncs;
 } fake;
 
 int __real_open64(const char *path, int flags, mode_t mode);
 int __real_fdatasync(int fd);
+int __real_fsync(int fd);
 int __real_linkat(int from_dir, const char *from, int to_dir, const char *to, int flags);
 int __real_rename(const char *from, const char *to);
 int __wrap_open64(const char *path, int flags, mode_t mode);
 int __wrap_fdatasync(int fd);
+int __wrap_fsync(int fd);
 int __wrap_linkat(int from_dir, const char *from, int to_dir, const char *to, int flags);
 int __wrap_rename(const char *from, const char *to);
 
@@ -54,6 +56,15 @@ int __wrap_fdatasync(int fd)
 {
 	fake.fdatasyncs++;
 	return fake.fdatasync_error ? refuse(fake.fdatasync_error) : __real_fdatasync(fd);
+}
+
+/* Only directories: the file of an image is flushed with fdatasync. */
+int __wrap_fsync(int fd)
+{
+	struct stat st;
+
+	fake.fsyncs += fstat(fd, &st) == 0 && S_ISDIR(st.st_mode);
+	return fake.fsync_error ? refuse(fake.fsync_error) : __real_fsync(fd);
 }
 
 int __wrap_linkat(int from_dir, const char *from, int to_dir, const char *to, int flags)
@@ -193,6 +204,29 @@ static void unsafe_flushes_only_to_replace(void **state)
 	assert_int_equal(fake.fdatasyncs, 1);
 }
 
+static void makes_its_name_durable(void **state)
+{
+	struct target *t;
+	struct err e = {0};
+
+	(void)state;
+	complete(begin("a", 0));
+	assert_int_equal(fake.fsyncs, 0);
+	complete(begin("b", TARGET_DURABLE));
+	assert_int_equal(fake.fsyncs, 1);
+	complete(begin("b", TARGET_DURABLE | TARGET_FORCE));
+	assert_int_equal(fake.fsyncs, 2);
+	t = begin("c", TARGET_DURABLE);
+	fake.fsync_error = EIO;
+	fails(target_commit(t, &e), -EIO, &e, "directory of 'c'");
+	target_close(t);
+	holds("c", "new");
+	/* a file system that cannot do it is no reason to fail */
+	fake.fsync_error = EINVAL;
+	complete(begin("d", TARGET_DURABLE));
+	assert_int_equal(entries(), 4);
+}
+
 static void follows_links(void **state)
 {
 	struct target *t = NULL;
@@ -322,7 +356,8 @@ static int set_up(void **state)
 
 	(void)state;
 	umask(022);
-	fake.fdatasync_error = fake.name_error = fake.fdatasyncs = 0;
+	fake.fdatasync_error = fake.fsync_error = fake.name_error = 0;
+	fake.fdatasyncs = fake.fsyncs = 0;
 	return mkdir(dir, 0755) || chdir(dir) ? -1 : 0;
 }
 
@@ -347,6 +382,7 @@ int main(void)
 		T(leaves_nothing),
 		T(keeps_what_is_there),
 		T(takes_an_empty_file),
+		T(makes_its_name_durable),
 		T(follows_links),
 		T(unsafe_flushes_only_to_replace),
 		T(yields_to_who_was_faster),
