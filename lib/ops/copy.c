@@ -149,9 +149,12 @@ static int worker_init(struct worker *w, struct copy *copy, struct err *err)
 	    (a->compress && posix_memalign((void **)&w->out, 4096, copy->cap)))
 		return err_nomem(err, copy->cap, "a copy buffer");
 	if (a->compress) {
-		const struct codec_params params = {.type = a->build->codec,
-						    .level = a->level,
-						    .narrow = a->narrow};
+		const struct codec_params params = {
+			.type = a->build->codec,
+			.level = a->level,
+			.unit = copy->unit,
+			.narrow = a->narrow,
+		};
 
 		return codec_encoder_open(&params, &w->encoder, err);
 	}
