@@ -1,0 +1,22 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+# A disk that fills up: an error, nothing left, what was to be replaced still there.
+mkdir small
+mount -t tmpfs -o size=2m tmpfs small 2>/dev/null || { echo "mounting is not permitted"; exit 77; }
+trap 'umount small' EXIT
+head -c 8M /dev/zero | tr '\0' a > disk.raw
+echo precious > small/old
+# Where it hits the end depends on the number of threads.
+try() { "$@" 2>&1 | sed -E 's/[0-9]{4,}/N/g'; echo "exit ${PIPESTATUS[0]}"; }
+for format in raw qcow2; do
+	try img convert -O $format disk.raw small/new
+	try img convert --force -O $format disk.raw small/old
+done
+try img create -q -f qcow2 -o preallocation=full small/new 8M
+try img create -q -f raw -o preallocation=falloc small/new 8M
+cat small/old
+ls -A small
+# An image in use on it: the write fails, the image stays in order.
+img create -q -f qcow2 small/image.qcow2 8M
+try img convert -n -O qcow2 disk.raw small/image.qcow2
+img check -q small/image.qcow2 > /dev/null 2>&1
+case $? in 0|3) echo "no corruption" ;; esac
