@@ -227,6 +227,7 @@ static bool cut_repair(struct judge *j, const struct truth *t, const struct cras
 	bool fine = true;
 
 	judge_begin(&inner, j->w);
+	inner.mending = true;
 	replay_begin(&r, log);
 	for (unsigned i = 0; fine && i < COMPOUND; i++) {
 		cut_anywhere(&r, log, rng);
@@ -246,12 +247,40 @@ static bool cut_repair(struct judge *j, const struct truth *t, const struct cras
 	return fine;
 }
 
+/* `check -r all`, and a power cut in it. */
+static bool check_and_repair(struct judge *j, const struct truth *t, const unsigned char *p,
+			     uint64_t len, struct rng *rng)
+{
+	struct io *file = disk_from_bytes(p, len, "mended.qcow2"), *rec;
+	struct check_result res;
+	struct crash_log log;
+	struct err e = {0};
+	struct img *img;
+	bool fine;
+
+	must(crash_open(disk_borrow(file), true, &log, &rec, &e), &e);
+	must(img_open_io(rec, "qcow2", IMG_RDWR | IMG_FOR_CHECK, NULL, &img, &e), &e);
+	if (img_check(img, CHECK_FIX_LEAKS | CHECK_FIX_ERRORS, &res, NULL, NULL, &e) < 0)
+		fine = wrong(j, "repairing: %s", e.msg);
+	else
+		fine = !res.corruptions && !res.leaks && !res.check_errors
+			       ? sound(j, file, false, "after check -r all")
+			       : wrong(j, "repairing: %" PRIu64 " corruptions left",
+				       res.corruptions);
+	io_close(&img->io);
+	if (fine && log.n)
+		fine = cut_repair(j, t, &log, rng);
+	crash_log_free(&log);
+	io_close(file);
+	return fine;
+}
+
 bool judge_driver(struct judge *j, const struct truth *t, const unsigned char *p, uint64_t len,
 		  struct rng *rng)
 {
 	struct io *file = disk_from_bytes(p, len, "state.qcow2");
 	bool fine = check_agrees(j, file) && read_only(j, t, file) &&
-		    write_and_repair(j, t, file, rng, true);
+		    check_and_repair(j, t, p, len, rng) && write_and_repair(j, t, file, rng, true);
 
 	io_close(file);
 	return fine;

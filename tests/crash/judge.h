@@ -29,6 +29,7 @@ struct judge {
 	struct oracle oracle;
 	struct oracle base; /* of the file at the beginning, for what is compressed there */
 	uint64_t states, dirty, leaking, missing_copied;
+	bool mending;   /* a repair runs: COPIED may be missing, which is safe */
 	bool changed;   /* a sector is not what it was at the beginning */
 	char text[400]; /* what is wrong */
 };
