@@ -16,6 +16,8 @@
  * its CPU when it is written.
  */
 #define CHUNK (1 * MiB)
+/* Runs of zeros are looked for in chunks that are as long: it bounds the memory of a worker. */
+#define MAX_SPARSE (16 * MiB)
 
 /* ---- turns ---- */
 
@@ -254,7 +256,7 @@ static int run_two_passes(struct copy *copy, struct err *err)
 
 static void init(struct copy *copy, const struct copy_args *args, struct job *job)
 {
-	uint64_t sparse = args->sparse;
+	uint64_t sparse = min_u64(args->sparse, MAX_SPARSE);
 
 	*copy = (struct copy){.args = args, .job = job, .placing = true, .writing = true};
 	pthread_mutex_init(&copy->plan_lock, NULL);

@@ -28,7 +28,8 @@ struct copy_args {
 	struct io *dst;
 	bool dst_zero; /* what is not written reads as zeros, or, with layer, as the backing */
 
-	uint64_t sparse;  /* shortest run of zeros that is not written, bytes; 0: write them all */
+	/* Shortest run of zeros that is not written, bytes, as 16 MiB if more; 0: write them all. */
+	uint64_t sparse;
 	bool compress;    /* needs build */
 	int level;        /* of compression; 0: default */
 	bool narrow;      /* deflate with a 4 KiB window */

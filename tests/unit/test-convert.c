@@ -115,6 +115,7 @@ static const struct plan_of_test plans[] = {
 	{"raw", NULL, {.sparse = 4096}},
 	{"raw", NULL, {.sparse = 0}},
 	{"raw", NULL, {.sparse = 3 * 512}},
+	{"raw", NULL, {.sparse = UINT64_MAX / 2}},
 	{"raw", NULL, {.sparse = 4096, .offload = true}},
 	{"raw", "preallocation=full", {.sparse = 4096}},
 	{"qcow2", NULL, {.sparse = 4096}},
