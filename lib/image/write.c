@@ -410,26 +410,6 @@ static uint64_t clear_piece(struct img *img, uint64_t off, uint64_t end)
 	return min_u64(end, round_down(off, img->unit) + most) - off;
 }
 
-int img_zero(struct io *io, uint64_t off, uint64_t len, unsigned flags, struct err *err)
-{
-	struct img *img = io_img(io);
-	uint64_t end = off + len;
-	int r = 0;
-
-	while (r == 0 && off < end) {
-		uint64_t n = clear_piece(img, off, end);
-
-		r = enter_change(img, off, n, err);
-		if (r < 0)
-			return r;
-		r = img->fmt->zero ? img_zero_inner(img, off, n, flags, err)
-				   : io_zero(img->file, off, n, flags, err);
-		pthread_rwlock_unlock(&img->gate);
-		off += n;
-	}
-	return r < 0 ? r : sync_if_asked(img, err);
-}
-
 static int discard_inner(struct img *img, uint64_t off, uint64_t end, struct err *err)
 {
 	uint64_t stop = body_end(img, end);
@@ -445,24 +425,53 @@ static int discard_inner(struct img *img, uint64_t off, uint64_t end, struct err
 	return 0;
 }
 
-int img_discard(struct io *io, uint64_t off, uint64_t len, struct err *err)
+enum clearing { CLEAR_ZERO, CLEAR_DISCARD };
+
+static int clear_once(struct img *img, enum clearing what, uint64_t off, uint64_t len,
+		      unsigned flags, struct err *err)
 {
-	struct img *img = io_img(io);
+	int r = enter_change(img, off, len, err);
+
+	if (r < 0)
+		return r;
+	if (what == CLEAR_ZERO)
+		r = img->fmt->zero ? img_zero_inner(img, off, len, flags, err)
+				   : io_zero(img->file, off, len, flags, err);
+	else
+		r = img->fmt->discard ? discard_inner(img, off, off + len, err)
+				      : discard_through(img, off, len, err);
+	pthread_rwlock_unlock(&img->gate);
+	return r;
+}
+
+static int clear_range(struct img *img, enum clearing what, uint64_t off, uint64_t len,
+		       unsigned flags, struct err *err)
+{
 	uint64_t end = off + len;
 	int r = 0;
 
 	while (r == 0 && off < end) {
 		uint64_t n = clear_piece(img, off, end);
 
-		r = enter_change(img, off, n, err);
-		if (r < 0)
-			return r;
-		r = img->fmt->discard ? discard_inner(img, off, off + n, err)
-				      : discard_through(img, off, n, err);
-		pthread_rwlock_unlock(&img->gate);
+		r = clear_once(img, what, off, n, flags, err);
+		/* As a write: zeros in a part of a cluster may need space. */
+		if (r == -ENOSPC && img->fmt->turn && img_turn(img, NULL) == 0)
+			r = clear_once(img, what, off, n, flags, err);
 		off += n;
 	}
 	return r;
+}
+
+int img_zero(struct io *io, uint64_t off, uint64_t len, unsigned flags, struct err *err)
+{
+	int r = clear_range(io_img(io), CLEAR_ZERO, off, len, flags, err);
+
+	return r < 0 ? r : sync_if_asked(io_img(io), err);
+}
+
+int img_discard(struct io *io, uint64_t off, uint64_t len, struct err *err)
+{
+	return clear_range(io_img(io), CLEAR_DISCARD, off, len, 0, err);
 }
 
 int img_flush(struct io *io, struct err *err)
@@ -476,8 +485,8 @@ int img_flush(struct io *io, struct err *err)
 	if (r < 0)
 		return r;
 	r = io_flush(img->file, err);
-	if (r <
-	    0) /* for lack of space, too: a second try would not write what the first one lost */
+	/* For lack of space, too: a second try would not write what the first one lost. */
+	if (r < 0)
 		atomic_store(&img->broken, -r);
 	return r;
 }

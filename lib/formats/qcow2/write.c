@@ -259,16 +259,22 @@ static int clear_slice(struct qcow2 *q, uint64_t off, uint64_t len, bool keep, b
 	return 0;
 }
 
+/* Begins a change of the range that one L2 table covers: where that table is, 0: nowhere. */
+static int begin_clear(struct qcow2 *q, uint64_t off, uint64_t *l2, struct err *err)
+{
+	int r = begin(q, err);
+
+	return r < 0 ? r : qcow2_l2_offset(q, off >> (q->l2_bits + q->cluster_bits), l2, err);
+}
+
 int qcow2_zero(struct img *img, uint64_t off, uint64_t len, unsigned flags, uint64_t *did,
 	       struct err *err)
 {
 	struct qcow2 *q = qcow2_of(img);
-	uint64_t l2;
-	int r = begin(q, err);
+	uint64_t l2 = 0;
+	int r = begin_clear(q, off, &l2, err);
 
-	if (r == 0)
-		r = qcow2_l2_offset(q, off >> (q->l2_bits + q->cluster_bits), &l2, err);
-	if (r)
+	if (r < 0)
 		return r;
 	if (q->h.version < 3 && img->backing_name)
 		return -ENOTSUP; /* no way to hide the backing but to write zeros */
@@ -292,12 +298,10 @@ int qcow2_discard(struct img *img, uint64_t off, uint64_t len, uint64_t *did, st
 int qcow2_unmap(struct img *img, uint64_t off, uint64_t len, uint64_t *did, struct err *err)
 {
 	struct qcow2 *q = qcow2_of(img);
-	uint64_t l2;
-	int r = begin(q, err);
+	uint64_t l2 = 0;
+	int r = begin_clear(q, off, &l2, err);
 
-	if (r == 0)
-		r = qcow2_l2_offset(q, off >> (q->l2_bits + q->cluster_bits), &l2, err);
-	if (r)
+	if (r < 0)
 		return r;
 	if (!l2) {
 		*did = table_part(q, off, len);
