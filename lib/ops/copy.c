@@ -228,7 +228,7 @@ static int run_pass(struct copy *copy, struct err *err)
 
 	copy->plan.pos = copy->plan.tickets = copy->turn = 0;
 	copy->plan.ext.len = 0;
-	copy->plan.job = copy->writing ? copy->job : NULL;
+	copy->plan.count = copy->writing;
 	return work_run(n, work, copy, err);
 }
 
@@ -274,6 +274,7 @@ static void init(struct copy *copy, const struct copy_args *args, struct job *jo
 	atomic_init(&copy->offload, args->offload);
 	copy->plan = (struct plan){
 		.src = args->src,
+		.job = job,
 		.layer = args->layer,
 		.below = args->layer && args->layer->backing ? io_size(&args->layer->backing->io)
 							     : 0,

@@ -26,7 +26,8 @@ struct plan {
 	bool salvage;    /* a map that fails means data */
 	uint64_t align;  /* chunks begin here */
 	uint64_t chunk;  /* largest data chunk, multiple of align */
-	struct job *job; /* advanced for what is passed over */
+	struct job *job; /* looked at for cancel, … */
+	bool count;      /* … and advanced for what is passed over */
 
 	uint64_t size, pos, tickets;
 	struct extent ext; /* where pos is, when len > 0 */

@@ -124,7 +124,8 @@ int plan_next(struct plan *p, struct chunk *c, void *buf, struct err *err)
 	while (p->pos < p->size) {
 		uint64_t end;
 		enum class what;
-		int r = find_extent(p, p->pos, err);
+		int r = job_cancelled(p->job) ? err_set(err, ECANCELED, "cancelled")
+					      : find_extent(p, p->pos, err);
 
 		if (r < 0)
 			return r;
@@ -147,7 +148,8 @@ int plan_next(struct plan *p, struct chunk *c, void *buf, struct err *err)
 			p->pos += c->len;
 			return 1;
 		}
-		job_advance(p->job, c->len);
+		if (p->count)
+			job_advance(p->job, c->len);
 		p->pos = end;
 	}
 	return 0;
