@@ -9,11 +9,11 @@ img convert -c -O qcow2 -o compression_type=zstd,cluster_size=2M disk.raw z.qcow
 img create -q -f qcow2 -b a.qcow2 -F qcow2 top.qcow2
 img create -q -f qcow2 s.qcow2 "$(stat -c %s disk.raw)"
 img convert -n -f raw -O qcow2 disk.raw s.qcow2
-img snapshot -c then s.qcow2
+img snapshot -c 'then' s.qcow2
 for f in disk.raw dense.raw a.qcow2 c.qcow2 z.qcow2 top.qcow2 s.qcow2; do img checksum $f; done | sed 's/ .*//' | sort | uniq -c | sed 's/ *\([0-9]*\) [0-9a-f]\{64\}$/\1 times one sum/'
 sum() { img checksum "$@" | cut -d' ' -f1; }
 same=$(sum disk.raw)
-test "$(sum -l then s.qcow2)" = "$same" && echo "of a snapshot"
+test "$(sum -l 'then' s.qcow2)" = "$same" && echo "of a snapshot"
 test "$(sum -m 1 c.qcow2)" = "$same" && test "$(sum -m 7 c.qcow2)" = "$same" && echo "with any number of threads"
 # One bit, and one byte more, make another sum. So does the same in another place.
 cp disk.raw other.raw; printf '\1' | dd of=other.raw bs=1 seek=2000000 conv=notrunc status=none
@@ -29,5 +29,5 @@ echo "--- what cannot be"
 img checksum -a nonsense disk.raw
 img checksum missing.raw
 img checksum -l nonsense s.qcow2
-img checksum -l then disk.raw
+img checksum -l 'then' disk.raw
 echo "exit $?"

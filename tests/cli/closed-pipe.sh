@@ -12,7 +12,7 @@ run img convert -O raw --output=- disk.raw
 run img convert -O qcow2 --output=- disk.raw
 run img convert -c -O qcow2 --output=- disk.raw
 run img convert --progress=json -O raw --output=- disk.raw
-for i in 1 2 3; do
+for _ in 1 2 3; do
 	img info many.qcow2 | head -n 1
 	img --help | head -n 1
 	img convert --help | head -n 1
