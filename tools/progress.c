@@ -194,8 +194,6 @@ static void *watch(void *arg)
 	const bool display = p->mode != PROGRESS_NONE;
 	const struct timespec wait = {.tv_nsec = TICK_NS};
 
-	if (display)
-		tick(p);
 	while (!atomic_load(&p->stop)) {
 		int sig = display ? sigtimedwait(&p->caught, NULL, &wait)
 				  : sigwaitinfo(&p->caught, NULL);
@@ -240,6 +238,9 @@ struct progress *progress_start(const struct cli *cli, enum progress_mode mode, 
 	p->out = cli->stdout_taken ? stderr : stdout;
 	p->fancy = mode == PROGRESS_AUTO && !cli->peer && isatty(fileno(p->out));
 	p->start = p->last_time = now();
+	/* Here, not in the thread: the display begins at 0 however fast the work is. */
+	if (mode != PROGRESS_NONE)
+		tick(p);
 	choose_signals(&p->caught);
 	pthread_sigmask(SIG_BLOCK, &p->caught, &p->old_mask);
 	if (pthread_create(&p->thread, NULL, watch, p) != 0) {

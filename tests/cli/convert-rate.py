@@ -17,6 +17,6 @@ with open('disk.raw', 'wb') as f:
     f.write(b'data' * (1 << 20))
     f.truncate(1 << 40)
 seconds = convert('-r', '4M', '-O', 'qcow2', 'disk.raw', 'a.qcow2')
-print('slow' if seconds >= 0.5 else f'4 MiB at 4 MiB/s in {seconds} s')
-print('but not for holes' if seconds < 20 else f'{seconds} s')
+print('slow' if seconds >= 0.5 else f'4 MiB at 4 MiB/s in {seconds} s', flush=True)
+print('but not for holes' if seconds < 20 else f'{seconds} s', flush=True)
 subprocess.run([IMG, 'compare', 'disk.raw', 'a.qcow2'], check=True)
