@@ -196,11 +196,25 @@ int qcow2_set_dirty_bit(struct qcow2 *q, bool dirty, struct err *err)
 	return r;
 }
 
+/*
+ * A write that filled its last cluster only in part left a file that ends there. Our reader and QEMU's
+ * take the rest for zeros; others (7-Zip) miss it.
+ */
+static int complete_last_cluster(struct qcow2 *q, struct err *err)
+{
+	struct io *file = q->img.file;
+	uint64_t size = io_size(file), whole = round_up(size, q->cluster);
+
+	return size == whole || !(file->caps & IO_GROWS) ? 0 : io_resize(file, whole, err);
+}
+
 int qcow2_settle(struct img *img, struct err *err)
 {
 	struct qcow2 *q = qcow2_of(img);
-	int r = qcow2_quiesce(q, err);
+	int r = complete_last_cluster(q, err);
 
+	if (r == 0)
+		r = qcow2_quiesce(q, err);
 	if (r == 0)
 		r = qcow2_set_dirty_bit(q, false, err);
 	/* The next write has to announce itself again. */
