@@ -188,12 +188,19 @@ static void on_signal(struct progress *p, int sig)
 	raise(sig);
 }
 
+static bool is_plain(const struct progress *p)
+{
+	return p->mode != PROGRESS_NONE && p->mode != PROGRESS_JSON && !p->fancy;
+}
+
 static void *watch(void *arg)
 {
 	struct progress *p = arg;
 	const bool display = p->mode != PROGRESS_NONE;
 	const struct timespec wait = {.tv_nsec = TICK_NS};
 
+	if (display && !is_plain(p))
+		tick(p);
 	while (!atomic_load(&p->stop)) {
 		int sig = display ? sigtimedwait(&p->caught, NULL, &wait)
 				  : sigwaitinfo(&p->caught, NULL);
@@ -238,8 +245,8 @@ struct progress *progress_start(const struct cli *cli, enum progress_mode mode, 
 	p->out = cli->stdout_taken ? stderr : stdout;
 	p->fancy = mode == PROGRESS_AUTO && !cli->peer && isatty(fileno(p->out));
 	p->start = p->last_time = now();
-	/* Here, not in the thread: the display begins at 0 however fast the work is. */
-	if (mode != PROGRESS_NONE)
+	/* Here, not in the thread: the peer's line begins at 0 however fast the work is. */
+	if (is_plain(p))
 		tick(p);
 	choose_signals(&p->caught);
 	pthread_sigmask(SIG_BLOCK, &p->caught, &p->old_mask);
