@@ -196,6 +196,24 @@ static void last_of_a_run(void **state)
 	}
 }
 
+/* A write through an entry that names space far behind the file: no file of that length. */
+static void far_away(void **state)
+{
+	static const uint64_t flags[] = {ENTRY_COPIED, ENTRY_COPIED | ENTRY_ZERO};
+	(void)state;
+
+	for (size_t i = 0; i < ARRAY_LEN(flags); i++) {
+		struct places p;
+		struct io *file = make("cluster_size=4096", &p);
+		uint64_t size = io_size(file);
+
+		poke(file, p.l2 + 3 * 8, UINT64_C(1) << 50 | flags[i]);
+		refused(file, &p, WRITE_PART, 3 * CLUSTER);
+		assert_int_equal(io_size(file), size);
+		io_close(file);
+	}
+}
+
 /* ---- tables ---- */
 
 /* Whichever table is said to lie on whichever: nothing is written. */
@@ -308,6 +326,7 @@ int main(void)
 		cmocka_unit_test(data_entry_on_metadata),
 		cmocka_unit_test(coded_entry_on_metadata),
 		cmocka_unit_test(last_of_a_run),
+		cmocka_unit_test(far_away),
 		cmocka_unit_test(tables_overlap),
 		cmocka_unit_test(snapshot_on_metadata),
 		cmocka_unit_test(broken_tables_are_not_used),

@@ -98,7 +98,7 @@ int qcow2_refcount_add(struct qcow2 *q, uint64_t cluster, int delta, struct err 
 
 int qcow2_used_end(struct qcow2 *q, uint64_t end, uint64_t *used, struct err *err)
 {
-	uint64_t c = end;
+	uint64_t c = min_u64(end, q->reftable_entries << q->refblock_bits);
 
 	while (c) {
 		uint64_t block, count;

@@ -120,10 +120,33 @@ static int guard_run(struct qcow2 *q, const struct mslice *s, unsigned i, unsign
 	return r;
 }
 
+/*
+ * A place past the end of the file that an entry calls its own: only if its clusters are in use.
+ * Otherwise a damaged entry would make a file of any length. The slice may be gone afterwards.
+ */
+static int check_beyond(struct qcow2 *q, uint64_t host, uint64_t len, uint64_t at, struct err *err)
+{
+	uint64_t c = max_u64(host, round_up(io_size(q->img.file), q->cluster)) >> q->cluster_bits;
+	uint64_t end = div_up(host + len, q->cluster), count;
+
+	for (; c < end; c++) {
+		int r = qcow2_refcount_get(q, c, &count, err);
+
+		if (r < 0)
+			return r;
+		if (!count)
+			return qcow2_mark_corrupt(q, at, err,
+						  "L2 entry points to unused space beyond the end "
+						  "of the file");
+	}
+	return 0;
+}
+
 static int place_in_slice(struct qcow2 *q, struct mslice *s, struct placement *p, struct err *err)
 {
 	unsigned i = qcow2_slice_index(q, p->off), end, own, fresh;
 	uint64_t in_cluster = p->off & (q->cluster - 1), entry, first, got;
+	uint64_t at = s->host + (uint64_t)i * 8;
 	be64 *table = entries_of(s);
 	int r;
 
@@ -138,12 +161,12 @@ static int place_in_slice(struct qcow2 *q, struct mslice *s, struct placement *p
 	if (own) {
 		p->host = (entry & ENTRY_OFFSET) + in_cluster;
 		p->len = min_u64(p->len, ((uint64_t)own << q->cluster_bits) - in_cluster);
-		return 0;
+		return check_beyond(q, p->host, p->len, at, err);
 	}
 	if (!fresh) { /* zeroed space of our own: one cluster at a time */
 		place_fresh(q, p, entry & ENTRY_OFFSET, 1);
 		p->reuse = true;
-		return 0;
+		return check_beyond(q, p->host, q->cluster, at, err);
 	}
 	r = qcow2_alloc(q, fresh, &first, &got, &p->zeroed, err);
 	if (r == 0)
