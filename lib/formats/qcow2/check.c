@@ -13,9 +13,9 @@
  *	repair.c …	what -r does about it
  *
  * Memory is bounded whatever the file says: counters are sized by the file, never by an offset in
- * it; an entry that points past the end is a finding. Files of more than CHECK_MAX_WINDOW clusters,
- * or with counters that need more than CHECK_MAP_BUDGET, are counted window by window, with one
- * pass over the tables for each.
+ * it; an entry that points past the end is a finding. Files with more clusters than a window has,
+ * or with counters that need more than the budget, are counted window by window, with one pass over
+ * the tables for each.
  */
 #include <errno.h>
 #include <inttypes.h>
@@ -47,9 +47,9 @@ static int window_maps(struct check *ck, uint64_t first, struct err *err)
 
 	refmap_free(&ck->refs);
 	refmap_free(&ck->stored);
-	r = refmap_init(&ck->refs, first, n, max, CHECK_MAP_BUDGET);
+	r = refmap_init(&ck->refs, first, n, max, ck->bounds->budget);
 	if (r == 0)
-		r = refmap_init(&ck->stored, first, n, 3, CHECK_MAP_BUDGET);
+		r = refmap_init(&ck->stored, first, n, 3, ck->bounds->budget);
 	return check_map_error(r, err);
 }
 
@@ -153,8 +153,8 @@ static int check_one(struct check *ck, uint64_t first, struct err *err)
 		r = count_window(ck, first, err);
 		if (r != -E2BIG)
 			break;
-		if (ck->window <= CHECK_MIN_WINDOW)
-			return err_nomem(err, CHECK_MAP_BUDGET, "reference counts");
+		if (ck->window <= ck->bounds->min_window)
+			return err_nomem(err, ck->bounds->budget, "reference counts");
 		ck->sum = saved;
 		ck->window /= 2;
 	}
@@ -189,7 +189,7 @@ int check_window(struct check *ck, uint64_t first, struct err *err)
 	ck->sum = saved;
 	ck->tally = tally;
 	if (r == -E2BIG)
-		return err_nomem(err, CHECK_MAP_BUDGET, "reference counts");
+		return err_nomem(err, ck->bounds->budget, "reference counts");
 	return r == 0 && ck->plan ? repair_plan_apply(ck, err) : r;
 }
 
@@ -222,7 +222,7 @@ static int check_begin(struct check *ck, struct err *err)
 			       ck->file->name, ck->clusters);
 	}
 	ck->span = ck->clusters + 1 + (ck->fix ? repair_room(ck) : 0);
-	ck->window = CHECK_MAX_WINDOW;
+	ck->window = ck->bounds->window;
 	ck->check_copied = !ck->fix;
 	blocks = (ck->span >> ck->refblock_bits) + 1;
 	ck->need = calloc(1, blocks / 8 + 1);
@@ -240,6 +240,7 @@ static int check_run(struct check *ck, struct err *err)
 		r = check_read_meta(ck, err);
 	if (r == 0)
 		r = check_read_reftable(ck, err);
+	ck->base = ck->sum;
 	if (r == 0)
 		r = check_all(ck, err);
 	if (r == 0 && ck->fix)
@@ -275,10 +276,32 @@ static void check_free(struct check *ck)
 	free(ck->need);
 }
 
+/* 8 TiB at 64 KiB clusters in one pass; the smallest window holds what any refcount block covers. */
+static const struct check_bounds default_bounds = {
+	.window = UINT64_C(1) << 27,
+	.min_window = UINT64_C(1) << 24,
+	.budget = 128 * MiB,
+};
+
 int qcow2_check_file(struct io *file, struct header *h, unsigned fix, struct check_result *res,
 		     const struct check_sink *sink, struct job *job, struct err *err)
 {
-	struct check ck = {.file = file, .h = h, .fix = fix, .res = res, .sink = sink, .job = job};
+	return check_file_bounded(&default_bounds, file, h, fix, res, sink, job, err);
+}
+
+int check_file_bounded(const struct check_bounds *bounds, struct io *file, struct header *h,
+		       unsigned fix, struct check_result *res, const struct check_sink *sink,
+		       struct job *job, struct err *err)
+{
+	struct check ck = {
+		.bounds = bounds,
+		.file = file,
+		.h = h,
+		.fix = fix & CHECK_FIX_ERRORS ? fix | CHECK_FIX_LEAKS : fix,
+		.res = res,
+		.sink = sink,
+		.job = job,
+	};
 	int r;
 
 	memset(res, 0, sizeof(*res));

@@ -12,8 +12,9 @@
 #include "image/img.h"
 
 /*
- * Checks, and with `fix` (CHECK_FIX_…) repairs. h is what header_read made of the file; a repair
- * keeps it up to date. sink, job and err may be NULL. res is always filled as far as the check got.
+ * Checks, and with `fix` repairs: CHECK_FIX_LEAKS alone, or with CHECK_FIX_ERRORS. h is what
+ * header_read made of the file; a repair keeps it up to date. sink, job and err may be NULL. res is
+ * always filled as far as the check got.
  *
  * 0: the check is complete, its findings are in res. Negative: it could not be completed (I/O
  * error, -ENOMEM, -EFBIG: more than 2^31-1 clusters, -ECANCELED, -EIO: refcounts that need -r all).

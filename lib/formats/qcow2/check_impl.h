@@ -104,12 +104,25 @@ struct counts {
 	uint64_t too_low, too_high; /* refcounts below and above the references */
 	uint64_t copied;
 	uint64_t check_errors;
+	uint64_t unreadable; /* of those: refcounts, which new blocks replace */
 	uint64_t zero_fixes;
 	bool unreadable_said;
 	bool rebuild; /* something needs new refcount blocks: only -r all */
 };
 
+/* How much memory a check may use. Windows are multiples of what one refcount block covers. */
+struct check_bounds {
+	uint64_t window;     /* clusters that are counted in one pass, at most */
+	uint64_t min_window; /* clusters; a check that cannot do with that fails */
+	uint64_t budget;     /* bytes for each of the two maps */
+};
+/* qcow2_check_file with other bounds: for tests. */
+int check_file_bounded(const struct check_bounds *bounds, struct io *file, struct header *h,
+		       unsigned fix, struct check_result *res, const struct check_sink *sink,
+		       struct job *job, struct err *err);
+
 struct check {
+	const struct check_bounds *bounds;
 	struct io *file;
 	struct header *h;
 	unsigned fix;
@@ -159,6 +172,7 @@ struct check {
 
 	/* Over all windows: */
 	struct counts sum;
+	struct counts base;    /* of the metadata that is looked at only once */
 	uint64_t outside;      /* see struct tally */
 	uint64_t highest;      /* last cluster with a reference or a refcount */
 	uint64_t highest_said; /* the same in the result: of refcounts that can be read */
@@ -168,10 +182,6 @@ struct check {
 	bool mend_copied;      /* the repair puts COPIED flags right */
 	uint64_t copied_left;  /* flags that it may not touch */
 };
-
-#define CHECK_MAP_BUDGET (128 * MiB)
-#define CHECK_MIN_WINDOW (UINT64_C(1) << 24) /* covers any refcount block as a whole */
-#define CHECK_MAX_WINDOW (UINT64_C(1) << 27)
 
 /* ---- check_report.c ---- */
 void check_report(struct check *ck, enum finding kind, const char *fmt, ...)

@@ -317,6 +317,7 @@ static void unreadable(struct compare *c, uint64_t k, unsigned n)
 	if (c->fix)
 		return;
 	c->ck->sum.check_errors += n;
+	c->ck->sum.unreadable += n;
 	if (!c->ck->sum.unreadable_said) {
 		uint64_t i = k >> c->ck->refblock_bits;
 

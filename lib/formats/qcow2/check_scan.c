@@ -280,7 +280,8 @@ static int scan_l2(struct scanner *s, const struct l2_ref *ref, struct err *err)
 		return err_set(err, ECANCELED, "cancelled");
 	s->ref = ref;
 	s->copied = ref->active && ref->off &&
-		    check_block_readable(ck, ref->off >> ck->cluster_bits >> ck->refblock_bits);
+		    ((ck->settled & CHECK_FIX_ERRORS) ||
+		     check_block_readable(ck, ref->off >> ck->cluster_bits >> ck->refblock_bits));
 	job_advance(ck->job, ck->cluster);
 	if (check_hole(ck, &s->seen, ref->off, ck->cluster))
 		return 0;

@@ -61,14 +61,13 @@ static bool drops_in_unsafe(struct check *ck)
 /* Checks again, silently, with entries of those tables counted as what they are. */
 static int check_without_drops(struct check *ck, struct err *err)
 {
-	uint64_t check_errors = ck->sum.check_errors;
 	int r;
 
 	check_report(ck, F_NOTE,
 		     "ERROR L2 tables share clusters with something else: their "
 		     "entries are not repaired");
 	ck->unsafe_known = ck->muted = true;
-	ck->sum = (struct counts){.check_errors = check_errors};
+	ck->sum = ck->base;
 	r = check_all(ck, err);
 	ck->muted = false;
 	return r;
@@ -104,7 +103,7 @@ static uint64_t mend(const struct check *ck, uint64_t k, uint64_t old, bool lowe
 		return old;
 	final = refmap_get(&ck->refs, k);
 	if (!lower)
-		return max_u64(old, final);
+		return final;
 	return ck->fix & CHECK_FIX_ERRORS ? final : min_u64(old, final);
 }
 
@@ -274,7 +273,8 @@ static void settle_counts(struct check *ck)
 		return;
 	res->corruptions_fixed += sum->too_low + sum->blocks;
 	res->corruptions_fixed += ck->snap_dropped + ck->snap_cut + ck->snap_incomplete;
-	sum->too_low = sum->blocks = 0;
+	sum->check_errors -= sum->unreadable;
+	sum->too_low = sum->blocks = sum->unreadable = 0;
 }
 
 /* Step 7, and the end of the dirty bit that the repair itself has set. */
