@@ -36,8 +36,8 @@ int main(void)
 {
 	struct fault_plan none = {0};
 	struct faults faults[] = {
-		{"no memory", ENOMEM, false, 0, &none, arm, disarm, calls},
-		{"no memory", ENOMEM, true, 0, &none, arm, disarm, calls},
+		{"no memory", ENOMEM, false, 0, 0, &none, arm, disarm, calls},
+		{"no memory", ENOMEM, true, 0, 0, &none, arm, disarm, calls},
 	};
 	size_t n = SANITIZED ? 1 : ARRAY_LEN(faults);
 

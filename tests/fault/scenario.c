@@ -631,7 +631,7 @@ void scenario_sweep(const struct subject *subject, const struct script *script, 
 	context("%s %s, backing %s: %s", subject->format, subject->opts,
 		subject->backing ? subject->backing : "none", script->name);
 	make_image(&im, subject);
-	for (f->at = 1;; f->at++) {
+	for (f->at = 1;; f->at += max_u64(1, f->stride)) {
 		context("%s %s, backing %s: %s, %s%s at %" PRIu64, subject->format, subject->opts,
 			subject->backing ? subject->backing : "none", script->name, f->name,
 			f->sticky ? " and on" : "", f->at);

@@ -58,6 +58,7 @@ struct faults {
 	int code;                     /* positive errno that the calls fail with */
 	bool sticky;                  /* all later ones, too */
 	uint64_t at;                  /* the call that fails, from 1 */
+	uint64_t stride;              /* try every so manieth; 0: all */
 	struct fault_plan *io;        /* of calls of the file and its backing */
 	void (*arm)(struct faults *); /* from now on calls count */
 	void (*disarm)(struct faults *);
