@@ -160,9 +160,10 @@ static void tick(struct progress *p)
 	struct sample s = sample_job(p);
 
 	update_rate(p, &s);
-	if (p->fancy)
-		show_fancy(p, &s);
-	else if (p->mode == PROGRESS_JSON) {
+	if (p->fancy) {
+		if (s.total) /* else the plan is not made yet */
+			show_fancy(p, &s);
+	} else if (p->mode == PROGRESS_JSON) {
 		if (p->ticks++ % JSON_TICKS == 0)
 			show_json(p, &s, "running");
 	} else if (p->ticks++ == 0 || s.percent >= p->shown + 1) {

@@ -6,7 +6,7 @@ trap 'umount small' EXIT
 head -c 8M /dev/zero | tr '\0' a > disk.raw
 echo precious > small/old
 # Where it hits the end depends on the number of threads.
-try() { "$@" 2>&1 | sed -E 's/[0-9]{4,}/N/g'; echo "exit ${PIPESTATUS[0]}"; }
+try() { "$@" 2>&1 | sed -E 's/(byte|bytes at offset) [0-9]+/\1 N/g; s/[0-9]{4,}/N/g'; echo "exit ${PIPESTATUS[0]}"; }
 for format in raw qcow2; do
 	try img convert -O $format disk.raw small/new
 	try img convert --force -O $format disk.raw small/old
