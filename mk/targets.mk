@@ -48,7 +48,7 @@ test check:
 	+@$(submake) VARIANT=release all tests
 	+@$(submake) VARIANT=asan tests
 	+@$(submake) VARIANT=tsan tests
-	@$(PYTHON) tests/run $(RUN) $(T)
+	@$(PYTHON) tests/run $(RUN) $(foreach t,$(T),'$(t)')
 
 #: make lint       format, include direction, sizes, shellcheck, man pages, clang-tidy
 lint:
@@ -79,7 +79,7 @@ TIME ?= 60
 fuzz:
 	@build-aux/deps build fuzz
 	+@$(submake) VARIANT=fuzz fuzzers
-	@build-aux/fuzz $(TIME) $(T)
+	@build-aux/fuzz $(TIME) $(foreach t,$(T),'$(t)')
 
 #: make soak       the randomised tests again and again with new seeds, for TIME=60 seconds each
 soak:
@@ -87,14 +87,14 @@ soak:
 	+@$(submake) VARIANT=release all tests
 	+@$(submake) VARIANT=asan tests
 	+@$(submake) VARIANT=tsan tests
-	@SOAK_SECONDS=$(TIME) $(PYTHON) tests/run --soak $(TIME) $(T)
+	@SOAK_SECONDS=$(TIME) $(PYTHON) tests/run --soak $(TIME) $(foreach t,$(T),'$(t)')
 
 #: make coverage   which lines of lib/ the tests run, per file
 coverage:
 	@build-aux/deps build test
 	+@$(submake) VARIANT=cov programs tests
 	@find build/cov -name '*.gcda' -delete
-	@$(PYTHON) tests/run --as cov $(RUN) $(T)
+	@$(PYTHON) tests/run --as cov $(RUN) $(foreach t,$(T),'$(t)')
 	@build-aux/coverage
 
 #: make clean
