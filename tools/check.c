@@ -13,6 +13,8 @@ enum { OUTPUT = CLI_LONG, PROGRESS, UNTRUSTED };
 
 static const struct cmd_opt options[] = {
 	{'f', "format", "FMT", "format of the image (default: found out from its content)"},
+	CLI_OPT_IMAGE_OPTS,
+	CLI_OPT_OBJECT,
 	{'r', "repair", "leaks|all", "repair leaked clusters only, or all that can be repaired"},
 	{OUTPUT, "output", "human|json", "how to print the result"},
 	{'p', "progress-bar", NULL, "show progress"},
@@ -211,8 +213,6 @@ static int open_and_check(const struct cli *cli, const struct check_cmd *c)
 				 "Could not open '%s': force-share=on can only be used with "
 				 "read-only images",
 				 c->open.path);
-	if (c->open.format && !cli_driver(cli, c->open.path, c->open.format))
-		return 1;
 	img = cli_open(cli, &c->open);
 	if (!img)
 		return 1;

@@ -19,6 +19,8 @@
 
 static const struct cmd_opt options[] = {
 	{'f', "format", "FMT", "format of the image (default: found out from its content)"},
+	CLI_OPT_IMAGE_OPTS,
+	CLI_OPT_OBJECT,
 	{'a', "algorithm", "NAME", "hash function: sha256 (default), sha512, blake2b512, …"},
 	{'l', "snapshot", "SNAPSHOT", "of an internal snapshot (id or name)"},
 	{CHECKSUM_OUTPUT, "output", "human|json", "how to print the result"},

@@ -18,6 +18,7 @@
 #include "base/cleanup.h"
 #include "base/json.h"
 #include "base/size.h"
+#include "image/describe.h"
 
 /* ---- text ---- */
 
@@ -275,7 +276,7 @@ static int next_short(struct cli *cli)
 	return o->id;
 }
 
-int cli_next(struct cli *cli)
+static int next(struct cli *cli)
 {
 	char *text;
 
@@ -299,6 +300,37 @@ int cli_next(struct cli *cli)
 	}
 	cli->rest = text + 1;
 	return next_short(cli);
+}
+
+/* The options of all commands are dealt with here: true. */
+static bool take_common(struct cli *cli, int *id)
+{
+	enum object_result result;
+
+	switch (*id) {
+	case CLI_IMAGE_OPTS:
+		cli->image_opts = true;
+		return true;
+	case CLI_OBJECT:
+		result = cli_object(cli, cli->arg);
+		if (result == OBJECT_OK)
+			return true;
+		cli->pending_exit = result == OBJECT_HELP ? cli_finish_output(cli, 0) : 1;
+		*id = CLI_EXIT;
+		return false;
+	default:
+		return false;
+	}
+}
+
+int cli_next(struct cli *cli)
+{
+	int id;
+
+	do
+		id = next(cli);
+	while (take_common(cli, &id));
+	return id;
 }
 
 int cli_exit_code(const struct cli *cli)
@@ -444,6 +476,10 @@ void cli_open_error(const struct cli *cli, const char *path, const struct err *e
 	CLEANUP_FREE char *prefix = NULL, *name = NULL;
 	const char *text = err->msg;
 
+	if (strncmp(text, "--", 2) == 0) { /* not about the image */
+		cli_error(cli, "%s", text);
+		return;
+	}
 	/* The peer says it twice, once per layer; one is enough for people. */
 	if (!cli->peer && asprintf(&prefix, "Could not open '%s': ", path) > 0)
 		text = after(text, prefix);
@@ -465,17 +501,27 @@ static void warn_probed_raw(const struct img *img, const struct img_open_args *a
 		args->path);
 }
 
+bool cli_open_args(const struct cli *cli, struct img_open_args *args)
+{
+	if (cli->image_opts && args->format) {
+		cli_error(cli, "--image-opts and --format are mutually exclusive");
+		return false;
+	}
+	args->flags |= cli->image_opts ? IMG_IMAGE_OPTS : IMG_USER_NAME;
+	/* The peer opens what a backing name leads to, overlays over LVM volumes live by it. */
+	if (cli->peer)
+		args->flags |= IMG_NAMED_DEVICES;
+	return !args->format || cli_driver(cli, args->path, args->format);
+}
+
 struct img *cli_open(const struct cli *cli, const struct img_open_args *args)
 {
 	struct img_open_args how = *args;
 	struct err err = {0};
 	struct img *img = NULL;
 
-	if (args->format && !cli_driver(cli, args->path, args->format))
+	if (!cli_open_args(cli, &how))
 		return NULL;
-	/* The peer opens what a backing name leads to, overlays over LVM volumes live by it. */
-	if (cli->peer)
-		how.flags |= IMG_NAMED_DEVICES;
 	if (img_open(&how, &img, &err) < 0) {
 		cli_open_error(cli, args->path, &err);
 		return NULL;
@@ -483,6 +529,18 @@ struct img *cli_open(const struct cli *cli, const struct img_open_args *args)
 	if (cli->peer)
 		warn_probed_raw(img, args);
 	return img;
+}
+
+const char *cli_new_path(const struct cli *cli, const char *name)
+{
+	struct err err = {0};
+	const char *path;
+
+	if (describe_name(name, &path) == NAME_PATH)
+		return path;
+	describe_unknown(name, &err);
+	cli_error(cli, "%s: %s", name, err.msg);
+	return NULL;
 }
 
 /* `snapshot.id=ID,snapshot.name=NAME`: what is given must match. False: no such thing as text. */

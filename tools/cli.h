@@ -14,6 +14,7 @@
 
 #include "base/err.h"
 #include "base/job.h"
+#include "base/secrets.h"
 #include "image/img.h"
 
 /* One option. id below 128: its short letter; ids of long-only options start at CLI_LONG. */
@@ -24,6 +25,20 @@ struct cmd_opt {
 	const char *help; /* one line */
 };
 #define CLI_LONG 256
+
+/*
+ * Options that mean the same wherever a table has them: cli_next sees to them, the command does not.
+ * --image-opts: cli_open takes paths for block-driver descriptions.
+ */
+enum { CLI_IMAGE_OPTS = 1000, CLI_OBJECT };
+#define CLI_OPT_IMAGE_OPTS                                                                 \
+	{                                                                                  \
+		CLI_IMAGE_OPTS, "image-opts", NULL, "FILE is driver=…,file.filename=…" \
+	}
+#define CLI_OPT_OBJECT                                                                             \
+	{                                                                                          \
+		CLI_OBJECT, "object", "OBJECT", "secret,id=ID,data=TEXT|file=FILE[,format=base64]" \
+	}
 
 struct cli;
 
@@ -42,6 +57,8 @@ struct cli {
 	bool stdout_taken; /* set by a command whose data goes to stdout: progress uses stderr */
 	int argc;          /* after the command's name */
 	char **argv;
+	bool image_opts; /* --image-opts was given */
+	struct secrets secrets;
 	/* cli_next leaves here: */
 	char *arg; /* the option's argument, or the positional argument */
 	/* private to cli.c */
@@ -100,8 +117,12 @@ void cli_options_help(const struct cli *cli, const struct format *fmt, bool with
 /* A JSON value in the peer's layout, on stdout; takes v. NULL: "out of memory". Returns 0 or 1. */
 int cli_print_json(const struct cli *cli, json_t *v);
 
-/* Opens an image and prints "Could not open 'X': …" when it fails (then NULL). */
+/*
+ * Opens an image that the user named, or with --image-opts described, and prints "Could not open
+ * 'X': …" when it fails (then NULL). cli_open_args only completes args for it; false: it said why not.
+ */
 struct img *cli_open(const struct cli *cli, const struct img_open_args *args);
+bool cli_open_args(const struct cli *cli, struct img_open_args *args);
 void cli_open_error(const struct cli *cli, const char *path, const struct err *err);
 
 /*
@@ -109,6 +130,16 @@ void cli_open_error(const struct cli *cli, const char *path, const struct err *e
  * `snapshot.id=ID,snapshot.name=NAME` (one or both). False: it said why not.
  */
 bool cli_view_snapshot(const struct cli *cli, struct img *img, const char *text);
+
+/* --object. HELP: it printed what there is, BAD: what is wrong. */
+enum object_result { OBJECT_OK, OBJECT_HELP, OBJECT_BAD };
+enum object_result cli_object(struct cli *cli, const char *text);
+
+/*
+ * The path of a file that is to be made, out of how people write it: "file:PATH" is PATH. NULL: it
+ * names something that is no file, which it said.
+ */
+const char *cli_new_path(const struct cli *cli, const char *name);
 
 /* Flushes stdout and reports a write error (full disk, closed pipe): use as the last step. */
 int cli_finish_output(const struct cli *cli, int code);

@@ -12,6 +12,8 @@ enum { PARALLEL = 'm', PROGRESS = CLI_LONG, UNTRUSTED };
 static const struct cmd_opt options[] = {
 	{'f', "a-format", "FMT", "format of the first image (default: found out)"},
 	{'F', "b-format", "FMT", "format of the second image (default: found out)"},
+	CLI_OPT_IMAGE_OPTS,
+	CLI_OPT_OBJECT,
 	{'s', "strict", NULL, "size and allocation must be the same too"},
 	{'T', "cache", "CACHE", "none, writeback, writethrough, directsync or unsafe"},
 	{'U', "force-share", NULL, "read images that another process may be writing"},

@@ -22,6 +22,7 @@ enum {
 	OUTPUT,
 	PROGRESS,
 	SALVAGE,
+	TARGET_IMAGE_OPTS,
 	TARGET_IS_ZERO,
 	UNTRUSTED,
 	WINDOW,
@@ -29,6 +30,10 @@ enum {
 
 static const struct cmd_opt options[] = {
 	{'f', "source-format", "FMT", "format of the sources (default: found out)"},
+	CLI_OPT_IMAGE_OPTS,
+	{TARGET_IMAGE_OPTS, "target-image-opts", NULL,
+	 "TARGET is driver=…,file.filename=…; needs -n"},
+	CLI_OPT_OBJECT,
 	{'O', "target-format", "FMT", "format of the target (default: raw)"},
 	{'o', "options", "OPTS", "options of the target, key=value,…; 'help' lists them"},
 	{'c', "compress", NULL, "compress the target"},
@@ -66,13 +71,13 @@ static const struct cmd_opt options[] = {
 
 struct convert_cmd {
 	struct convert_request req;
-	const char *source_format;
+	const char *source_format, *target_format;
 	unsigned source_flags, target_flags; /* IMG_… */
 	const char *snapshot, *output;
 	char **args;
 	unsigned n_args;
 	struct opts opts;
-	bool help, force, in_place, quiet, sparse_given;
+	bool help, force, in_place, quiet, sparse_given, target_opts;
 	enum progress_mode progress;
 
 	/* opened */
@@ -200,7 +205,10 @@ static bool parse_option(struct cli *cli, struct convert_cmd *c, int id)
 		c->source_format = cli->arg;
 		return true;
 	case 'O':
-		c->req.format = cli->arg;
+		c->target_format = cli->arg;
+		return true;
+	case TARGET_IMAGE_OPTS:
+		c->target_opts = true;
 		return true;
 	case 'o':
 		return parse_options_arg(cli, c);
@@ -271,6 +279,8 @@ static bool validate(const struct cli *cli, struct convert_cmd *c)
 		return false;
 	if ((copy->level || copy->narrow) && !copy->compress)
 		return conflict(cli, "--compression-level and --compression-window need -c");
+	if (c->target_opts && !c->in_place)
+		return conflict(cli, "--target-image-opts requires use of -n flag");
 	if (c->req.dst_is_zero && !c->in_place)
 		return conflict(cli, "--target-is-zero requires use of -n flag");
 	if (!c->output && c->n_args)
@@ -371,7 +381,7 @@ static bool open_sources(const struct cli *cli, struct convert_cmd *c)
 	if (!c->src)
 		return conflict(cli, "out of memory");
 	c->req.src = c->src;
-	if (is_dash(cli, c->args[0])) {
+	if (is_dash(cli, c->args[0]) && !cli->image_opts) {
 		if (!open_stdin(cli, c))
 			return false;
 	}
@@ -382,7 +392,7 @@ static bool open_sources(const struct cli *cli, struct convert_cmd *c)
 			.flags = c->source_flags,
 		};
 
-		if (is_dash(cli, args.path))
+		if (is_dash(cli, args.path) && !cli->image_opts)
 			return conflict(cli, "Standard input must be the only source");
 		c->src[c->n_src] = cli_open(cli, &args);
 		if (!c->src[c->n_src])
@@ -408,14 +418,41 @@ static bool open_stdout(struct cli *cli, struct convert_cmd *c)
 	return true;
 }
 
+/* --image-opts is about the sources. */
+static bool open_existing_target(const struct cli *cli, struct convert_cmd *c,
+				 const struct img_open_args *args, bool described)
+{
+	struct cli own = *cli;
+
+	own.image_opts = described;
+	c->dst = cli_open(&own, args);
+	c->req.dst = c->dst;
+	return c->dst != NULL;
+}
+
+static bool open_described_target(const struct cli *cli, struct convert_cmd *c)
+{
+	const struct img_open_args args = {
+		.path = c->output,
+		.format = c->target_format,
+		.flags = IMG_RDWR | c->target_flags,
+	};
+
+	return open_existing_target(cli, c, &args, true);
+}
+
 static bool open_target(struct cli *cli, struct convert_cmd *c)
 {
 	struct img_open_args args = {.path = c->output, .format = c->req.format};
 
+	if (c->target_opts)
+		return open_described_target(cli, c);
 	if (is_dash(cli, c->output))
 		return open_stdout(cli, c);
 	if (!c->in_place) {
-		c->req.path = c->output;
+		c->req.path = cli_new_path(cli, c->output);
+		if (!c->req.path)
+			return false;
 		c->req.target_flags = cli->peer ? TARGET_IN_PLACE : c->force ? TARGET_FORCE : 0;
 		c->req.target_flags |=
 			c->target_flags & IMG_UNSAFE ? TARGET_UNSAFE : TARGET_DURABLE;
@@ -424,9 +461,7 @@ static bool open_target(struct cli *cli, struct convert_cmd *c)
 		return true;
 	}
 	args.flags = IMG_RDWR | c->target_flags;
-	c->dst = cli_open(cli, &args);
-	c->req.dst = c->dst;
-	return c->dst != NULL;
+	return open_existing_target(cli, c, &args, false);
 }
 
 /* ---- the command ---- */
@@ -481,7 +516,7 @@ static void close_all(struct convert_cmd *c)
 static int run(struct cli *cli)
 {
 	struct convert_cmd c = {
-		.req = {.format = "raw", .copy = {.sparse = 4096}},
+		.req = {.copy = {.sparse = 4096}},
 		.target_flags = IMG_UNSAFE,
 		.progress = PROGRESS_NONE,
 	};
@@ -489,6 +524,7 @@ static int run(struct cli *cli)
 
 	if (parse(cli, &c, &code)) {
 		code = 1;
+		c.req.format = c.target_format ? c.target_format : "raw";
 		if (c.help)
 			code = give_options_help(cli, &c);
 		else if (validate(cli, &c) && open_sources(cli, &c) && open_target(cli, &c))

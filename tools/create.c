@@ -19,6 +19,7 @@ static const struct cmd_opt options[] = {
 	{'b', "backing", "FILE", "make an overlay over this backing file"},
 	{'B', "backing-format", "FMT", "format of the backing file; needed with -b"},
 	{'F', NULL, "FMT", "the same as -B"},
+	CLI_OPT_OBJECT,
 	{'u', "backing-unsafe", NULL, "do not open the backing file to check it"},
 	{FORCE, "force", NULL, "overwrite FILE when it exists and is not empty"},
 	{'q', "quiet", NULL, "print errors only"},
@@ -100,8 +101,8 @@ static bool take_argument(struct cli *cli, struct create_cmd *c)
 {
 	switch (c->args++) {
 	case 0:
-		c->req.path = cli->arg;
-		return true;
+		c->req.path = cli_new_path(cli, cli->arg);
+		return c->req.path != NULL;
 	case 1:
 		c->size = cli->arg;
 		return true;

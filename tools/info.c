@@ -14,6 +14,8 @@ enum { OUTPUT = CLI_LONG, CHAIN, UNTRUSTED };
 
 static const struct cmd_opt options[] = {
 	{'f', "format", "FMT", "format of the image (default: found out from its content)"},
+	CLI_OPT_IMAGE_OPTS,
+	CLI_OPT_OBJECT,
 	{CHAIN, "backing-chain", NULL, "also show the backing file, its backing file, …"},
 	{OUTPUT, "output", "human|json", "how to print it"},
 	{'t', "cache", "CACHE", "none, writeback, writethrough, directsync or unsafe"},
@@ -150,10 +152,8 @@ static int show(const struct cli *cli, const struct info_cmd *c)
 	struct err err = {0};
 	int code;
 
-	if (open.format && !cli_driver(cli, open.path, open.format))
+	if (!cli_open_args(cli, &open))
 		return 1;
-	if (cli->peer)
-		open.flags |= IMG_NAMED_DEVICES; /* as cli_open */
 	if (info_collect(&open, c->chain, &list, &err) < 0) {
 		cli_open_error(cli, open.path, &err);
 		code = 1;

@@ -208,6 +208,7 @@ int main(int argc, char **argv)
 	const char *slash = argc > 0 ? strrchr(argv[0], '/') : NULL;
 	const char *base = slash ? slash + 1 : argc > 0 ? argv[0] : "img";
 	struct cli cli = {.prog = "img"};
+	int code;
 
 	if (strcmp(base, "qemu-img") == 0) {
 		cli.prog = "qemu-img";
@@ -228,5 +229,7 @@ int main(int argc, char **argv)
 		return unknown_command(&cli, argv[1]);
 	cli.argc = argc - 2;
 	cli.argv = argv + 2;
-	return cli.cmd->run(&cli);
+	code = cli.cmd->run(&cli);
+	secrets_free(&cli.secrets);
+	return code;
 }

@@ -12,6 +12,8 @@ enum { OUTPUT = CLI_LONG, UNTRUSTED };
 
 static const struct cmd_opt options[] = {
 	{'f', "format", "FMT", "format of the image (default: found out from its content)"},
+	CLI_OPT_IMAGE_OPTS,
+	CLI_OPT_OBJECT,
 	{'s', "start-offset", "OFFSET", "where to begin"},
 	{'l', "max-length", "LENGTH", "how much of the disk to look at"},
 	{OUTPUT, "output", "human|json", "how to print it"},

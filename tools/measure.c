@@ -13,6 +13,8 @@ enum { OUTPUT = CLI_LONG, UNTRUSTED };
 
 static const struct cmd_opt options[] = {
 	{'f', "format", "FMT", "format of FILE (default: found out from its content)"},
+	CLI_OPT_IMAGE_OPTS,
+	CLI_OPT_OBJECT,
 	{'O', "target-format", "FMT", "format of the new image (default: raw)"},
 	{'o', "options", "OPTS", "its options, key=value,…; 'help' lists them; may be repeated"},
 	{'s', "size", "SIZE", "measure an empty disk of this size, in place of FILE"},
@@ -111,8 +113,6 @@ static struct img *open_source(const struct cli *cli, const struct measure_cmd *
 {
 	struct img *img;
 
-	if (c->open.format && !cli_driver(cli, c->open.path, c->open.format))
-		return NULL;
 	img = cli_open(cli, &c->open);
 	if (img && c->snapshot && !cli_view_snapshot(cli, img, c->snapshot)) {
 		io_close(&img->io);
@@ -171,9 +171,8 @@ static int validate_and_measure(const struct cli *cli, const struct measure_cmd 
 		return help(cli, c);
 	if (c->args > 1)
 		return cli_error(cli, "At most one filename argument is allowed.");
-	if (!c->open.path && (c->open.format || c->snapshot))
-		return cli_error(cli, "%s require a filename argument.",
-				 cli->peer ? "--image-opts, -f, and -l" : "-f and -l");
+	if (!c->open.path && (c->open.format || c->snapshot || cli->image_opts))
+		return cli_error(cli, "--image-opts, -f, and -l require a filename argument.");
 	if (c->open.path && c->size_text)
 		return cli_error(cli, "--size N cannot be used together with a filename.");
 	if (!c->open.path && !c->size_text)

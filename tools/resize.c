@@ -12,6 +12,8 @@ enum { SHRINK = CLI_LONG, PREALLOCATION, UNTRUSTED };
 
 static const struct cmd_opt options[] = {
 	{'f', "format", "FMT", "format of the image (default: found out from its content)"},
+	CLI_OPT_IMAGE_OPTS,
+	CLI_OPT_OBJECT,
 	{SHRINK, "shrink", NULL, "permit a smaller size: what lies beyond is lost"},
 	{PREALLOCATION, "preallocation", "MODE",
 	 "space for what is added: off (the default), metadata, falloc or full"},

@@ -17,6 +17,8 @@ enum { OUTPUT = CLI_LONG, UNTRUSTED };
 
 static const struct cmd_opt options[] = {
 	{'f', "format", "FMT", "format of the image (default: found out from its content)"},
+	CLI_OPT_IMAGE_OPTS,
+	CLI_OPT_OBJECT,
 	{'l', "list", NULL, "list the snapshots (the default)"},
 	{'c', "create", "NAME", "take a snapshot"},
 	{'a', "apply", "SNAPSHOT", "return to a snapshot, given by its id or name"},

@@ -7,9 +7,11 @@
 #include "formats/raw.h"
 
 #include <errno.h>
+#include <inttypes.h>
 
 #include "base/bytes.h"
 #include "io/file.h"
+#include "io/window.h"
 
 #define SECTOR 512
 
@@ -19,13 +21,56 @@ static int raw_probe(const struct probe *probe)
 	return 1; /* fits everything, worse than any magic */
 }
 
-static int raw_open(struct img *img, struct err *err)
-{
-	uint64_t size = io_size(img->file);
+static const struct opt raw_open_opts[] = {
+	{.name = "offset", .type = OPT_SIZE, .help = "First byte of the disk in the file"},
+	{.name = "size", .type = OPT_SIZE, .help = "Virtual disk size"},
+	{.name = NULL},
+};
 
-	if (size > INT64_MAX - SECTOR)
+/* A part of the file, in whole sectors. */
+static int open_part(struct img *img, uint64_t off, uint64_t size, bool sized, struct err *err)
+{
+	uint64_t real = io_size(img->file);
+
+	if (off > real)
+		return err_set(err, EINVAL,
+			       "Offset (%" PRIu64
+			       ") cannot be greater than size of the containing file (%" PRIu64 ")",
+			       off, real);
+	if (!sized)
+		size = real - off;
+	else if (size > real - off)
+		return err_set(err, EINVAL,
+			       "The sum of offset (%" PRIu64 ") and size (%" PRIu64
+			       ") has to be smaller or equal to the  actual size of the containing "
+			       "file (%" PRIu64 ")",
+			       off, size, real);
+	if (!is_aligned(size, SECTOR))
+		return err_set(err, EINVAL, "Specified size is not multiple of %d", SECTOR);
+	return window_open(img->file, off, size, true, &img->file, err);
+}
+
+static int choose_part(struct img *img, const struct opts *opts, struct err *err)
+{
+	bool sized = opts_get(opts, "size");
+	uint64_t off = 0, size = 0;
+	int r = opts_size(opts, "offset", &off, err);
+
+	if (r == 0)
+		r = opts_size(opts, "size", &size, err);
+	return r < 0 || (off == 0 && !sized) ? r : open_part(img, off, size, sized, err);
+}
+
+static int raw_open(struct img *img, const struct opts *opts, struct err *err)
+{
+	int r;
+
+	if (io_size(img->file) > INT64_MAX - SECTOR)
 		return err_set(err, EFBIG, "%s: file too large", img->io.name);
-	img->io.size = round_up(size, SECTOR);
+	r = choose_part(img, opts, err);
+	if (r < 0)
+		return r;
+	img->io.size = round_up(io_size(img->file), SECTOR);
 	img->io.align = img->file->align;
 	img->io.caps |= img->file->caps & (IO_SPARSE | IO_FASTZERO | IO_STREAM);
 	return 0;
@@ -36,12 +81,37 @@ static void raw_close(struct img *img)
 	(void)img;
 }
 
+static bool holds_image(struct io *io)
+{
+	for (; io; io = window_inner(io)) {
+		if (io_is_img(io))
+			return true;
+	}
+	return false;
+}
+
+/* Where an image has its bytes is its own business, and may change: they are read through it. */
+static void through_image(struct io *file, struct extent *ext)
+{
+	bool zero = ext->kind == EXT_ABSENT || ext->kind == EXT_ZERO;
+
+	ext->kind = zero ? EXT_ZERO : EXT_DATA;
+	ext->host = ext->off;
+	ext->io = file;
+	ext->depth = 0;
+}
+
 static int raw_map(struct img *img, uint64_t off, uint64_t len, struct extent *ext, struct err *err)
 {
 	uint64_t size = io_size(img->file);
 
-	if (off < size)
-		return io_map(img->file, off, min_u64(len, size - off), ext, err);
+	if (off < size) {
+		int r = io_map(img->file, off, min_u64(len, size - off), ext, err);
+
+		if (r == 0 && holds_image(img->file))
+			through_image(img->file, ext);
+		return r;
+	}
 	*ext = (struct extent){
 		.kind = EXT_ZERO, .off = off, .len = len, .host = off, .io = img->file};
 	return 0;
@@ -112,6 +182,7 @@ const struct format raw_format = {
 	.caps = FMT_WRITE | FMT_CREATE,
 	.img_size = sizeof(struct img),
 	.create_opts = raw_create_opts,
+	.open_opts = raw_open_opts,
 	.probe = raw_probe,
 	.open = raw_open,
 	.close = raw_close,

@@ -49,6 +49,12 @@ enum {
 	IMG_SYNC = 1 << 6,          /* cache=writethrough, directsync: flush after every write */
 	IMG_FOR_CHECK = 1 << 7,     /* open what can be opened: dirty, corrupt, broken snapshots */
 	IMG_NAMED_DEVICES = 1 << 8, /* a backing file that an image names may be a block device */
+	/* What path is. Without one of these two, the path of a file whatever it looks like. */
+	IMG_USER_NAME = 1 << 9,   /* as people write it: "json:{…}" and "file:PATH" are known */
+	IMG_IMAGE_OPTS = 1 << 10, /* a block-driver description, key=value,… (describe.h) */
+	IMG_NO_DISCARD = 1 << 11, /* discards do nothing, zeros keep their space */
+	IMG_DETECT_ZEROES = 1 << 12, /* what is written as zeros is stored as zeros */
+	IMG_DETECT_UNMAP = 1 << 13,  /* and their space is freed */
 };
 
 struct img_open_args {
@@ -141,10 +147,12 @@ struct format {
 	unsigned caps;
 	size_t img_size;               /* bytes to allocate; struct img is its first member */
 	const struct opt *create_opts; /* ends with a NULL name; NULL: no options */
+	const struct opt *open_opts;   /* the same for opening: block-driver descriptions */
 
 	int (*probe)(const struct probe *); /* pure; 0 no, 100 certain */
-	/* img->file, io.name and open_flags are set. Fills io.size, unit, backing_*, state. */
-	int (*open)(struct img *, struct err *);
+	/* img->file, io.name and open_flags are set. Fills io.size, unit, backing_*, state. opts:
+	 * values for open_opts among others that are not the format's; NULL: none. */
+	int (*open)(struct img *, const struct opts *opts, struct err *);
 	void (*close)(struct img *); /* frees memory only */
 
 	/* Under gate (shared) and meta. This layer only: EXT_ABSENT where it holds nothing. */
@@ -247,6 +255,12 @@ int img_probe(struct io *file, const struct format **fmt, struct err *err);
  * are refused: -EINVAL.
  */
 int img_resolve_name(const char *base, const char *name, char **path, struct err *err);
+
+/*
+ * The file that an image is in, also when it is a part of it, or an image in an image: for its
+ * path, identity and space. NULL: it is in no file.
+ */
+struct io *img_bottom(const struct img *img);
 
 /* This layer's extent only (EXT_ABSENT possible); takes the locks. */
 int img_map_layer(struct img *img, uint64_t off, uint64_t len, struct extent *ext, struct err *err);

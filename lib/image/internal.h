@@ -35,4 +35,37 @@ int img_check_broken(struct img *img, struct err *err);
 /* Remembers a failure of write-back after which the disk's state is unknown. */
 void img_note_failure(struct img *img, int r);
 
+/* ---- open.c and nodes.c ---- */
+
+struct node;
+
+/* How one image is made of its file. */
+struct layer {
+	const struct format *fmt;
+	bool probed;             /* fmt was found by probing */
+	const char *name;        /* what messages call the image; NULL: as its file */
+	unsigned flags;          /* IMG_… */
+	const struct opts *opts; /* values for the format's open_opts; NULL: none */
+};
+
+/* Fills in fmt and probed. driver NULL: probes. */
+int img_choose_format(struct io *file, const char *driver, unsigned flags, struct layer *layer,
+		      struct err *err);
+/* file is owned on success only. */
+int img_open_layer(struct io *file, const struct layer *layer, struct img **out, struct err *err);
+/* FILE_… of IMG_… */
+unsigned img_file_flags(unsigned flags);
+
+/* How a described image is opened. */
+struct node_how {
+	const char *driver;         /* wins over the description; or NULL */
+	const char *default_driver; /* where it says nothing; NULL: probe */
+	const char *path;           /* where it describes no file; or NULL */
+	unsigned file_flags;        /* FILE_…, for path */
+	unsigned flags;             /* IMG_… */
+};
+/* The image of node, without its backing file. */
+int node_open(const struct node *node, const struct node_how *how, struct img **out,
+	      struct err *err);
+
 #endif

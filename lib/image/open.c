@@ -2,9 +2,11 @@
 /*
  * Opening images: file → probe → format → backing chain, and closing them.
  *
- * Who may name a file: the user names the top image; an image may name its backing file, as a plain
- * path only, opened read-only, never a FIFO, a character device or a socket, a block device only if
- * the caller says so. With IMG_UNTRUSTED an image may name nothing.
+ * Who may name a file: the user names the top image, or describes it and what is under it; an image
+ * may name its backing file, as a plain path only, opened read-only, never a FIFO, a character
+ * device or a socket, a block device only if the caller says so. With IMG_UNTRUSTED an image may
+ * name nothing. Descriptions and prefixes ("json:", "file:") are for users: no name that came out of
+ * an image ever gets here with IMG_USER_NAME.
  */
 #include <errno.h>
 #include <inttypes.h>
@@ -13,8 +15,10 @@
 
 #include "base/bytes.h"
 #include "base/cleanup.h"
+#include "image/describe.h"
 #include "image/internal.h"
 #include "io/file.h"
+#include "io/window.h"
 
 #define DEFAULT_MAX_DEPTH 64
 
@@ -139,18 +143,18 @@ int img_resolve_name(const char *base, const char *name, char **path, struct err
 
 /* ---- one layer ---- */
 
-static int choose_format(struct io *file, const char *name, unsigned flags,
-			 const struct format **fmt, bool *probed, struct err *err)
+int img_choose_format(struct io *file, const char *driver, unsigned flags, struct layer *layer,
+		      struct err *err)
 {
 	int r;
 
-	*probed = !name;
-	if (name) {
-		*fmt = format_find(name);
-		return *fmt ? 0 : err_set(err, EINVAL, "Unknown driver '%s'", name);
+	layer->probed = !driver;
+	if (driver) {
+		layer->fmt = format_find(driver);
+		return layer->fmt ? 0 : err_set(err, EINVAL, "Unknown driver '%s'", driver);
 	}
-	r = img_probe(file, fmt, err);
-	if (r == 0 && (flags & IMG_UNTRUSTED) && !strcmp((*fmt)->name, "raw"))
+	r = img_probe(file, &layer->fmt, err);
+	if (r == 0 && (flags & IMG_UNTRUSTED) && !strcmp(layer->fmt->name, "raw"))
 		return err_set(err, EMEDIUMTYPE,
 			       "%s: no image format recognised; untrusted images are not taken for "
 			       "raw unless told so (-f raw)",
@@ -158,33 +162,27 @@ static int choose_format(struct io *file, const char *name, unsigned flags,
 	return r;
 }
 
-/* file is owned on success only. */
-static int open_layer(struct io *file, const char *format, unsigned flags, struct img **out,
-		      struct err *err)
+int img_open_layer(struct io *file, const struct layer *layer, struct img **out, struct err *err)
 {
-	const struct format *fmt = NULL;
-	struct img *img;
-	bool probed;
-	int r = choose_format(file, format, flags, &fmt, &probed, err);
+	const struct format *fmt = layer->fmt;
+	struct img *img = calloc(1, fmt->img_size);
+	int r;
 
-	if (r)
-		return r;
-	img = calloc(1, fmt->img_size);
 	if (!img)
 		return err_nomem(err, fmt->img_size, "an image");
-	r = io_init(&img->io, &img_ops, file->name, err);
+	r = io_init(&img->io, &img_ops, layer->name ? layer->name : file->name, err);
 	if (r < 0) {
 		free(img);
 		return r;
 	}
 	init_locks(img);
 	img->fmt = fmt;
-	img->probed = probed;
-	img->open_flags = flags;
+	img->probed = layer->probed;
+	img->open_flags = layer->flags;
 	img->file = file;
 	img->unit = 1;
-	img->io.caps = flags & IMG_RDWR ? 0 : IO_RDONLY;
-	r = fmt->open(img, err);
+	img->io.caps = layer->flags & IMG_RDWR ? 0 : IO_RDONLY;
+	r = fmt->open(img, layer->opts, err);
 	if (r < 0) {
 		char *name = img->io.name;
 
@@ -197,24 +195,46 @@ static int open_layer(struct io *file, const char *format, unsigned flags, struc
 	return 0;
 }
 
-static unsigned file_flags(unsigned flags)
+static int open_io(struct io *file, const char *format, unsigned flags, struct img **out,
+		   struct err *err)
+{
+	struct layer layer = {.flags = flags};
+	int r = img_choose_format(file, format, flags, &layer, err);
+
+	return r < 0 ? r : img_open_layer(file, &layer, out, err);
+}
+
+unsigned img_file_flags(unsigned flags)
 {
 	return (flags & IMG_RDWR ? FILE_WRITE : 0) | (flags & IMG_DIRECT ? FILE_DIRECT : 0) |
-	       (flags & IMG_UNSAFE ? FILE_UNSAFE : 0) | (flags & IMG_SHARE ? FILE_SHARE : 0);
+	       (flags & IMG_UNSAFE ? FILE_UNSAFE : 0) | (flags & IMG_SHARE ? FILE_SHARE : 0) |
+	       (flags & IMG_NO_DISCARD ? FILE_KEEP_SPACE : 0);
 }
 
 static int open_path(const char *path, const char *format, unsigned flags, unsigned extra,
 		     struct img **out, struct err *err)
 {
 	struct io *file;
-	int r = file_open(path, file_flags(flags) | extra, &file, err);
+	int r = file_open(path, img_file_flags(flags) | extra, &file, err);
 
 	if (r < 0)
 		return r;
-	r = open_layer(file, format, flags, out, err);
+	r = open_io(file, format, flags, out, err);
 	if (r < 0)
 		io_close(file);
 	return r;
+}
+
+struct io *img_bottom(const struct img *img)
+{
+	struct io *io = img->file, *inner;
+
+	for (;;) {
+		inner = io_is_img(io) ? io_img(io)->file : window_inner(io);
+		if (!inner)
+			return io_is_file(io) ? io : NULL;
+		io = inner;
+	}
 }
 
 /* ---- the chain ---- */
@@ -224,10 +244,10 @@ static int check_loop(struct img *top, struct img *img, struct err *err)
 {
 	struct file_stat mine, other;
 
-	if (!io_is_file(img->file) || file_stat(img->file, &mine, NULL) < 0)
+	if (!img_bottom(img) || file_stat(img_bottom(img), &mine, NULL) < 0)
 		return 0;
 	for (struct img *i = top; i != img; i = i->backing) {
-		if (!io_is_file(i->file) || file_stat(i->file, &other, NULL) < 0)
+		if (!img_bottom(i) || file_stat(img_bottom(i), &other, NULL) < 0)
 			continue;
 		if (other.dev == mine.dev && other.ino == mine.ino)
 			return err_set(err, ELOOP,
@@ -237,42 +257,79 @@ static int check_loop(struct img *top, struct img *img, struct err *err)
 	return 0;
 }
 
-static int open_backing(struct img *img, unsigned flags, struct img **out, struct err *err)
+/* Never writable, never under the top image's cache mode for writes. */
+static unsigned backing_flags(unsigned flags)
 {
-	unsigned extra = flags & IMG_NAMED_DEVICES ? 0 : FILE_NO_DEVICE;
+	return flags & ~(unsigned)(IMG_RDWR | IMG_UNSAFE | IMG_SYNC | IMG_FOR_CHECK |
+				   IMG_NO_DISCARD | IMG_DETECT_ZEROES | IMG_DETECT_UNMAP);
+}
+
+/* What relative names in the image are relative to. */
+static const char *base_of(const struct img *img)
+{
+	const struct io *file = img_bottom(img);
+
+	return file ? file->name : img->io.name;
+}
+
+/* The backing file that the image names. node: what the user says of it; or NULL. */
+static int open_named(struct img *img, const struct node *node, unsigned flags, struct img **out,
+		      struct err *err)
+{
+	struct node_how how = {.flags = backing_flags(flags)};
 	int r;
 
+	if (flags & IMG_UNTRUSTED)
+		return err_set(err, EPERM,
+			       "%s: names the backing file '%s', which an untrusted image may not",
+			       img->io.name, img->backing_name);
 	free(img->backing_path);
 	img->backing_path = NULL;
-	r = img_resolve_name(img->io.name, img->backing_name, &img->backing_path, err);
+	r = img_resolve_name(base_of(img), img->backing_name, &img->backing_path, err);
 	if (r < 0)
 		return r;
 	if (img->backing_format && !format_find(img->backing_format))
 		return err_set(err, EINVAL, "%s: unknown backing format '%s'", img->io.name,
 			       img->backing_format);
-	/* Never writable, never under the top image's cache mode for writes. */
-	flags &= ~(unsigned)(IMG_RDWR | IMG_UNSAFE | IMG_SYNC | IMG_FOR_CHECK);
-	r = open_path(img->backing_path, img->backing_format, flags, extra, out, err);
+	how.file_flags = flags & IMG_NAMED_DEVICES ? 0 : FILE_NO_DEVICE;
+	how.path = img->backing_path;
+	how.default_driver = img->backing_format;
+	if (node)
+		r = node_open(node, &how, out, err);
+	else
+		r = open_path(how.path, how.default_driver, how.flags, how.file_flags, out, err);
 	/* What went wrong names the file already. */
 	return r < 0 ? err_ctx(err, r, "Could not open backing file") : 0;
 }
 
-static int open_chain(struct img *top, unsigned flags, unsigned max_depth, struct err *err)
+static int open_described(const struct node *node, unsigned flags, struct img **out,
+			  struct err *err)
+{
+	const struct node_how how = {.flags = backing_flags(flags)};
+	int r = node_open(node, &how, out, err);
+
+	return r < 0 ? err_ctx(err, r, "Could not open backing file") : 0;
+}
+
+/* node: the description of top, or NULL. */
+static int open_chain(struct img *top, const struct node *node, unsigned flags, unsigned max_depth,
+		      struct err *err)
 {
 	struct img *img = top;
 
-	for (unsigned depth = 1; img->backing_name; depth++, img = img->backing) {
+	for (unsigned depth = 1; !(node && node->no_backing); depth++, img = img->backing) {
 		int r;
 
-		if (flags & IMG_UNTRUSTED)
-			return err_set(
-				err, EPERM,
-				"%s: names the backing file '%s', which an untrusted image may not",
-				img->io.name, img->backing_name);
+		node = node ? node->backing : NULL;
+		if (!img->backing_name && !node)
+			break;
 		if (depth >= max_depth)
 			return err_set(err, ELOOP, "%s: the backing chain is longer than %u images",
 				       top->io.name, max_depth);
-		r = open_backing(img, flags, &img->backing, err);
+		if (node && (node->file || !img->backing_name))
+			r = open_described(node, flags, &img->backing, err);
+		else
+			r = open_named(img, node, flags, &img->backing, err);
 		if (r == 0)
 			r = check_loop(top, img->backing, err);
 		if (r < 0)
@@ -287,7 +344,7 @@ static int note_backing_path(struct img *img, struct err *err)
 	if (!img->backing_name || img->backing_path)
 		return 0;
 	if (!has_protocol(img->backing_name))
-		return img_resolve_name(img->io.name, img->backing_name, &img->backing_path, err);
+		return img_resolve_name(base_of(img), img->backing_name, &img->backing_path, err);
 	img->backing_path = strdup(img->backing_name);
 	return img->backing_path ? 0 : err_nomem(err, strlen(img->backing_name), "a file name");
 }
@@ -300,22 +357,51 @@ static int view_snapshot(struct img *img, const char *name, struct err *err)
 	return r < 0 ? r : img_snapshot_view(img, index, err);
 }
 
+/* Opens the top image; *node: its description, or NULL. */
+static int open_top(const struct img_open_args *args, unsigned flags, struct node **node,
+		    struct img **out, struct err *err)
+{
+	const struct node_how how = {.driver = args->format, .flags = flags};
+	enum user_name kind = NAME_PATH;
+	const char *path = args->path;
+	int r = 0;
+
+	if (args->flags & IMG_IMAGE_OPTS) {
+		if (args->format)
+			return err_set(err, EINVAL, "a format beside a description");
+		r = describe_list(path, node, err);
+	} else if (args->flags & IMG_USER_NAME) {
+		kind = describe_name(args->path, &path);
+		if (kind == NAME_UNKNOWN)
+			return describe_unknown(args->path, err);
+		if (kind == NAME_JSON)
+			r = describe_json(path, node, err);
+	}
+	if (r < 0)
+		return r;
+	if (*node)
+		return node_open(*node, &how, out, err);
+	return open_path(path, args->format, flags, 0, out, err);
+}
+
 int img_open(const struct img_open_args *args, struct img **out, struct err *err)
 {
 	unsigned depth = args->max_depth ? args->max_depth : DEFAULT_MAX_DEPTH;
-	struct img *img;
-	int r = open_path(args->path, args->format, args->flags, 0, &img, err);
+	unsigned flags = args->flags & ~(unsigned)(IMG_USER_NAME | IMG_IMAGE_OPTS);
+	struct node *node = NULL;
+	struct img *img = NULL;
+	int r = open_top(args, flags, &node, &img, err);
 
-	if (r)
-		return r;
-	if (!(args->flags & IMG_NO_BACKING))
-		r = open_chain(img, args->flags, depth, err);
+	/* Its description may have changed the flags: force-share, cache.direct, … */
+	if (r == 0 && !(flags & IMG_NO_BACKING))
+		r = open_chain(img, node, img->open_flags, depth, err);
 	if (r == 0)
 		r = note_backing_path(img, err);
 	if (r == 0 && args->snapshot)
 		r = view_snapshot(img, args->snapshot, err);
+	node_free(node);
 	if (r < 0) {
-		io_close(&img->io);
+		io_close(img ? &img->io : NULL);
 		return r;
 	}
 	*out = img;
@@ -325,7 +411,7 @@ int img_open(const struct img_open_args *args, struct img **out, struct err *err
 int img_open_io(struct io *file, const char *format, unsigned flags, struct img *backing,
 		struct img **out, struct err *err)
 {
-	int r = open_layer(file, format, flags, out, err);
+	int r = open_io(file, format, flags, out, err);
 
 	if (r == 0)
 		(*out)->backing = backing;

@@ -316,6 +316,9 @@ int img_pwrite(struct io *io, const void *buf, size_t len, uint64_t off, struct 
 	struct img *img = io_img(io);
 	int r = 0;
 
+	if ((img->open_flags & IMG_DETECT_ZEROES) && bytes_are_zero(buf, len))
+		return img_zero(io, off, len,
+				img->open_flags & IMG_DETECT_UNMAP ? IO_ZERO_UNMAP : 0, err);
 	while (r == 0 && len) {
 		size_t n = (size_t)min_u64(len, MAX_PIECE);
 
@@ -464,13 +467,19 @@ static int clear_range(struct img *img, enum clearing what, uint64_t off, uint64
 
 int img_zero(struct io *io, uint64_t off, uint64_t len, unsigned flags, struct err *err)
 {
-	int r = clear_range(io_img(io), CLEAR_ZERO, off, len, flags, err);
+	struct img *img = io_img(io);
+	int r;
 
-	return r < 0 ? r : sync_if_asked(io_img(io), err);
+	if (img->open_flags & IMG_NO_DISCARD)
+		flags &= ~(unsigned)IO_ZERO_UNMAP;
+	r = clear_range(img, CLEAR_ZERO, off, len, flags, err);
+	return r < 0 ? r : sync_if_asked(img, err);
 }
 
 int img_discard(struct io *io, uint64_t off, uint64_t len, struct err *err)
 {
+	if (io_img(io)->open_flags & IMG_NO_DISCARD)
+		return 0;
 	return clear_range(io_img(io), CLEAR_DISCARD, off, len, 0, err);
 }
 

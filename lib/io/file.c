@@ -345,6 +345,7 @@ static int wrap(int fd, const struct stat *st, const char *name, unsigned flags,
 	}
 	f->fd = fd;
 	f->unsafe = (flags & FILE_UNSAFE) != 0;
+	f->keep_space = (flags & FILE_KEEP_SPACE) != 0;
 	r = set_up(f, st, flags, err);
 	if (r < 0) {
 		free(f->io.name);

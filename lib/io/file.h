@@ -26,6 +26,7 @@ enum {
 	FILE_NO_DEVICE = 1 << 6,   /* accept regular files only */
 	FILE_NOFOLLOW = 1 << 7,    /* fail on a symbolic link */
 	FILE_SHARE_WRITE = 1 << 8, /* reader beside whom others may write */
+	FILE_KEEP_SPACE = 1 << 9,  /* never free space: discard does nothing */
 };
 
 /*

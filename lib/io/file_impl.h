@@ -16,6 +16,7 @@ struct file_io {
 	bool device_fast; /* the device has an offload for writing zeros */
 	bool direct;      /* fd has O_DIRECT */
 	bool unsafe;      /* flush does nothing */
+	bool keep_space;  /* nothing is freed */
 	uint32_t block; /* bytes, power of two: device sector, or what O_DIRECT asks for; else 1 */
 	uint32_t mem_align;      /* bytes, power of two: of buffers for O_DIRECT */
 	_Atomic int flush_error; /* positive errno of the first fdatasync that failed */

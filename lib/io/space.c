@@ -177,6 +177,8 @@ int file_zero(struct io *io, uint64_t off, uint64_t len, unsigned flags, struct 
 	bool edges = f->direct && !f->device && !is_aligned(off | len, f->block);
 	int r;
 
+	if (f->keep_space)
+		flags &= ~(unsigned)IO_ZERO_UNMAP;
 	if (edges)
 		pthread_mutex_lock(&f->edge);
 	r = f->device ? device_zero(f, off, len, flags, err)
@@ -209,6 +211,8 @@ int file_discard(struct io *io, uint64_t off, uint64_t len, struct err *err)
 	uint64_t start = round_up(off, f->block), end = round_down(off + len, f->block);
 	int r;
 
+	if (f->keep_space)
+		return 0;
 	if (f->device)
 		return device_discard(f, off, len, err);
 	/* Partial blocks are not worth the lock that zeroing them would need. */

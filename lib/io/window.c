@@ -87,6 +87,11 @@ static const struct io_ops window_ops = {
 	.close = window_close,
 };
 
+struct io *window_inner(const struct io *io)
+{
+	return io->ops == &window_ops ? ((const struct window *)(const void *)io)->inner : NULL;
+}
+
 int window_open(struct io *inner, uint64_t off, uint64_t size, bool own, struct io **out,
 		struct err *err)
 {

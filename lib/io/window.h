@@ -9,6 +9,9 @@
 int window_open(struct io *inner, uint64_t off, uint64_t size, bool own, struct io **out,
 		struct err *err);
 
+/* What io is a window of; NULL: it is no window. Borrowed. */
+struct io *window_inner(const struct io *io);
+
 /* The parts in order. Owns them all on success if `own`; the array itself is copied. */
 int concat_open(struct io *const *parts, unsigned n, bool own, struct io **out, struct err *err);
 

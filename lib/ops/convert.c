@@ -64,7 +64,7 @@ static bool reads_file(const struct convert_request *req, dev_t dev, ino_t ino)
 		for (struct img *img = req->src[i]; img; img = img->backing) {
 			struct file_stat fs;
 
-			if (io_is_file(img->file) && file_stat(img->file, &fs, NULL) == 0 &&
+			if (img_bottom(img) && file_stat(img_bottom(img), &fs, NULL) == 0 &&
 			    fs.dev == dev && fs.ino == ino)
 				return true;
 		}
@@ -81,8 +81,8 @@ static int check_same(const struct convert_request *req, struct err *err)
 
 	if (req->path && stat(req->path, &st) == 0)
 		same = reads_file(req, st.st_dev, st.st_ino);
-	else if (req->dst && io_is_file(req->dst->file) &&
-		 file_stat(req->dst->file, &fs, NULL) == 0)
+	else if (req->dst && img_bottom(req->dst) &&
+		 file_stat(img_bottom(req->dst), &fs, NULL) == 0)
 		same = reads_file(req, fs.dev, fs.ino);
 	if (!same)
 		return 0;

@@ -108,7 +108,7 @@ static bool in_chain(const char *path, struct img *img)
 	if (stat(path, &st) < 0)
 		return false;
 	for (; img; img = img->backing) {
-		if (io_is_file(img->file) && file_stat(img->file, &fs, NULL) == 0 &&
+		if (img_bottom(img) && file_stat(img_bottom(img), &fs, NULL) == 0 &&
 		    fs.dev == st.st_dev && fs.ino == st.st_ino)
 			return true;
 	}

@@ -30,7 +30,7 @@ static int query(struct info_entry *e, struct err *err)
 	struct file_stat st;
 
 	e->size = io_size(&img->io);
-	if (io_is_file(img->file) && file_stat(img->file, &st, NULL) == 0) {
+	if (img_bottom(img) && file_stat(img_bottom(img), &st, NULL) == 0) {
 		e->allocated = st.allocated;
 		e->has_allocated = true;
 	}

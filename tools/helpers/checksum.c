@@ -201,9 +201,12 @@ void cli_help_all(const struct cli *cli)
 int main(int argc, char **argv)
 {
 	struct cli cli = {.prog = "img", .cmd = &cmd_checksum};
+	int code;
 
 	signal(SIGPIPE, SIG_IGN);
 	cli.argc = argc > 0 ? argc - 1 : 0;
 	cli.argv = argv + 1;
-	return run(&cli);
+	code = run(&cli);
+	secrets_free(&cli.secrets);
+	return code;
 }

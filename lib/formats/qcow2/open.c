@@ -17,7 +17,10 @@
 
 /* Bound of clean tables in memory: 16 MiB of L2 map 128 GiB at 64 KiB clusters. */
 #define CACHE_BYTES (16 * MiB)
-#define SLICE_MAX   4096
+/* What a user may ask for: enough for 2 TiB in clusters of 16 KiB. */
+#define CACHE_MIN (64 * KiB)
+#define CACHE_MAX (1 * GiB)
+#define SLICE_MAX 4096
 
 static int qcow2_probe(const struct probe *probe)
 {
@@ -129,7 +132,79 @@ static int prepare_writing(struct qcow2 *q, struct err *err)
 	return 0;
 }
 
-static int qcow2_open(struct img *img, struct err *err)
+/* ---- options for opening ---- */
+
+static const struct opt open_opts[] = {
+	{.name = "lazy-refcounts", .type = OPT_BOOL, .help = "Postpone refcount updates"},
+	{.name = "cache-size",
+	 .type = OPT_SIZE,
+	 .help = "Maximum combined metadata (L2 tables and refcount blocks) cache size"},
+	{.name = "l2-cache-size", .type = OPT_SIZE, .help = "Maximum L2 table cache size"},
+	{.name = "refcount-cache-size",
+	 .type = OPT_SIZE,
+	 .help = "Maximum refcount block cache size"},
+	{.name = "cache-clean-interval", .type = OPT_UINT, .refused = true},
+	{.name = "discard-no-unref", .type = OPT_BOOL, .refused = true},
+	{.name = "encrypt.format", .type = OPT_STRING, .refused = true},
+	{.name = "encrypt.key-secret", .type = OPT_STRING, .refused = true},
+	{.name = "l2-cache-entry-size", .type = OPT_SIZE, .refused = true},
+	{.name = "overlap-check", .type = OPT_STRING, .refused = true},
+	{.name = "overlap-check.template", .type = OPT_STRING, .refused = true},
+	{.name = "pass-discard-other", .type = OPT_BOOL, .refused = true},
+	{.name = "pass-discard-request", .type = OPT_BOOL, .refused = true},
+	{.name = "pass-discard-snapshot", .type = OPT_BOOL, .refused = true},
+	{.name = NULL},
+};
+
+/* One cache holds what the peer keeps in two: it gets the room of both. */
+static int choose_cache(struct qcow2 *q, const struct opts *opts, struct err *err)
+{
+	bool total = opts_get(opts, "cache-size"), tables = opts_get(opts, "l2-cache-size"),
+	     blocks = opts_get(opts, "refcount-cache-size");
+	uint64_t size = CACHE_BYTES, l2 = CACHE_BYTES, refs = 0;
+	int r = opts_size(opts, "cache-size", &size, err);
+
+	if (r == 0)
+		r = opts_size(opts, "l2-cache-size", &l2, err);
+	if (r == 0)
+		r = opts_size(opts, "refcount-cache-size", &refs, err);
+	if (r < 0)
+		return r;
+	if (total && tables && blocks)
+		return err_set(err, EINVAL,
+			       "cache-size, l2-cache-size and refcount-cache-size may not be set "
+			       "at the same time");
+	if (total && tables && l2 > size)
+		return err_set(err, EINVAL, "l2-cache-size may not exceed cache-size");
+	if (total && blocks && refs > size)
+		return err_set(err, EINVAL, "refcount-cache-size may not exceed cache-size");
+	if (!total && (tables || blocks))
+		size = l2 + refs < l2 ? UINT64_MAX : l2 + refs;
+	if (size > CACHE_MAX)
+		return err_set(err, EINVAL, "A metadata cache may have %" PRIu64 " bytes at most",
+			       (uint64_t)CACHE_MAX);
+	q->cache_bytes = (size_t)max_u64(size, CACHE_MIN);
+	return 0;
+}
+
+static int choose_lazy(struct qcow2 *q, const struct opts *opts, struct err *err)
+{
+	q->lazy_given = opts_get(opts, "lazy-refcounts");
+	if (opts_bool(opts, "lazy-refcounts", &q->lazy, err) < 0)
+		return -EINVAL;
+	if (q->lazy && q->h.version < 3)
+		return err_set(err, EINVAL,
+			       "Lazy refcounts require a qcow2 image with at least qemu 1.1 "
+			       "compatibility level");
+	return 0;
+}
+
+static bool lazy_refcounts(const struct qcow2 *q)
+{
+	return q->lazy_given ? q->lazy : q->h.compat & COMPAT_LAZY_REFCOUNTS;
+}
+
+static int qcow2_open(struct img *img, const struct opts *opts, struct err *err)
 {
 	struct qcow2 *q = qcow2_of(img);
 	size_t slice;
@@ -137,10 +212,14 @@ static int qcow2_open(struct img *img, struct err *err)
 
 	if (r == 0)
 		r = publish_header(q, err);
+	if (r == 0)
+		r = choose_cache(q, opts, err);
+	if (r == 0)
+		r = choose_lazy(q, opts, err);
 	if (r < 0)
 		return r;
 	slice = (size_t)min_u64(q->cluster, SLICE_MAX);
-	r = mcache_init(&q->cache, img->file, slice, CACHE_BYTES, err);
+	r = mcache_init(&q->cache, img->file, slice, q->cache_bytes, err);
 	if (r == 0 && (img->open_flags & IMG_RDWR))
 		r = prepare_writing(q, err);
 	if (r == 0)
@@ -183,7 +262,7 @@ int qcow2_reload(struct qcow2 *q, struct err *err)
 	if (r == 0)
 		r = publish_header(q, err);
 	if (r == 0)
-		r = mcache_init(&q->cache, q->img.file, slice, CACHE_BYTES, err);
+		r = mcache_init(&q->cache, q->img.file, slice, q->cache_bytes, err);
 	if (r == 0)
 		r = read_tables(q, err);
 	if (r < 0) /* nothing usable is in memory any more */
@@ -212,7 +291,7 @@ int qcow2_begin_write(struct qcow2 *q, struct err *err)
 		if (r < 0)
 			q->h.autoclear = autoclear;
 	}
-	if (r == 0 && (q->h.compat & COMPAT_LAZY_REFCOUNTS))
+	if (r == 0 && lazy_refcounts(q))
 		r = qcow2_set_dirty_bit(q, true, err);
 	q->writing = r == 0;
 	return r;
@@ -279,6 +358,7 @@ const struct format qcow2_format = {
 	.caps = FMT_WRITE | FMT_BACKING | FMT_CODED | FMT_CREATE | FMT_CHECK,
 	.img_size = sizeof(struct qcow2),
 	.create_opts = qcow2_create_opts,
+	.open_opts = open_opts,
 	.probe = qcow2_probe,
 	.open = qcow2_open,
 	.close = qcow2_close,

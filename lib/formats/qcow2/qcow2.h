@@ -58,7 +58,9 @@ struct qcow2 {
 	be64 *reftable; /* owned, reftable_entries as on disk */
 	uint64_t reftable_entries;
 	struct dirty_sectors reftable_dirty;
-	struct mcache cache; /* slices of L2 tables and refcount blocks */
+	struct mcache cache;   /* slices of L2 tables and refcount blocks */
+	size_t cache_bytes;    /* its bound for clean slices */
+	bool lazy_given, lazy; /* refcounts may be late: what the user said against the header */
 
 	uint64_t free_hint; /* cluster index: none below it is free */
 	uint64_t *parked;   /* owned: cluster indices to lower by one at the end of the turn */

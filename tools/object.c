@@ -1,0 +1,116 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+/*
+ * --object: things that images refer to by name. There is one type, `secret`; it is given as
+ * `secret,key=value,…` or as a JSON object with a "qom-type". What no image asks for does no harm.
+ */
+#include <errno.h>
+#include <jansson.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/cleanup.h"
+#include "base/opt.h"
+#include "cli.h"
+
+static int add_json(struct opts *opts, json_t *obj, struct err *err)
+{
+	const char *key;
+	json_t *v;
+
+	json_object_foreach(obj, key, v)
+	{
+		int r;
+
+		if (!json_is_string(v))
+			return err_set(err, EINVAL,
+				       "Invalid parameter type for '%s', expected: string", key);
+		r = opts_set(opts, key, json_string_value(v), err);
+		if (r < 0)
+			return r;
+	}
+	return 0;
+}
+
+static int parse_json(struct opts *opts, const char *text, struct err *err)
+{
+	json_error_t why;
+	json_t *obj = json_loads(text, JSON_REJECT_DUPLICATES, &why);
+	int r;
+
+	if (!obj)
+		return err_set(err, EINVAL, "JSON parse error, %s", why.text);
+	r = json_is_object(obj) ? add_json(opts, obj, err)
+				: err_set(err, EINVAL, "Invalid JSON object given");
+	json_decref(obj);
+	return r;
+}
+
+/* `secret,id=…`: the first element is the type. */
+static int parse_list(struct opts *opts, const char *text, struct err *err)
+{
+	CLEANUP_FREE char *type = NULL;
+	size_t n = strcspn(text, ",=");
+	int r = 0;
+
+	if (text[n] != '=' && n > 0) {
+		type = strndup(text, n);
+		r = type ? opts_set(opts, "qom-type", type, err) : err_nomem(err, n, "an object");
+		text += n + (text[n] == ',');
+	}
+	return r == 0 && *text ? opts_parse(opts, text, err) : r;
+}
+
+static int take_type(struct opts *opts, struct opts *rest, const char **type, struct err *err)
+{
+	int r = 0;
+
+	*type = opts_get(opts, "qom-type");
+	for (unsigned i = 0; r == 0 && i < opts->n; i++) {
+		if (strcmp(opts->v[i].name, "qom-type") != 0)
+			r = opts_set(rest, opts->v[i].name, opts->v[i].value, err);
+	}
+	return r;
+}
+
+static enum object_result add(struct cli *cli, const char *type, const struct opts *opts,
+			      struct err *err)
+{
+	if (!type) {
+		err_set(err, EINVAL, "Parameter 'qom-type' is missing");
+		return OBJECT_BAD;
+	}
+	if (strcmp(type, "help") == 0 || strcmp(type, "?") == 0) {
+		puts("List of user creatable objects:\n  secret");
+		return OBJECT_HELP;
+	}
+	if (strcmp(type, "secret") != 0) {
+		err_set(err, EINVAL, "Parameter 'qom-type' does not accept value '%s'", type);
+		return OBJECT_BAD;
+	}
+	if (opts_get(opts, "help") || opts_get(opts, "?")) {
+		puts("secret options:\n  data=<string>\n  file=<string>\n"
+		     "  format=<QCryptoSecretFormat>");
+		return OBJECT_HELP;
+	}
+	return secrets_add(&cli->secrets, opts, err) < 0 ? OBJECT_BAD : OBJECT_OK;
+}
+
+enum object_result cli_object(struct cli *cli, const char *text)
+{
+	enum object_result result = OBJECT_BAD;
+	struct opts opts = {0}, rest = {0};
+	struct err err = {0};
+	const char *type;
+	int r = text[0] == '{' ? parse_json(&opts, text, &err) : parse_list(&opts, text, &err);
+
+	if (r == 0)
+		r = take_type(&opts, &rest, &type, &err);
+	if (r == 0)
+		result = add(cli, type, &rest, &err);
+	if (result == OBJECT_BAD)
+		cli_error(cli, "%s", err.msg);
+	opts_free(&opts);
+	opts_free(&rest);
+	return result;
+}
