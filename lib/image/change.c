@@ -42,6 +42,18 @@ int img_resize(struct img *img, uint64_t size, int prealloc, struct err *err)
 	return leave(img, img->fmt->resize(img, size, prealloc, err));
 }
 
+int img_compact(struct img *img, struct compact_result *res, struct job *job, struct err *err)
+{
+	int r;
+
+	memset(res, 0, sizeof(*res));
+	if (!img->fmt->compact)
+		return err_set(err, ENOTSUP, "%s: images of the format '%s' cannot be compacted",
+			       img->io.name, img->fmt->name);
+	r = enter(img, "compact", err);
+	return r < 0 ? r : leave(img, img->fmt->compact(img, res, job, err));
+}
+
 static int need_snapshots(struct img *img, struct err *err)
 {
 	if (img->fmt->snapshots)

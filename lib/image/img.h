@@ -114,6 +114,13 @@ struct check_result {
 };
 enum { CHECK_FIX_LEAKS = 1 << 0, CHECK_FIX_ERRORS = 1 << 1 };
 
+/* What compact did, in bytes. */
+struct compact_result {
+	uint64_t size_before, size_after; /* of the file */
+	uint64_t moved;                   /* clusters, compressed streams, tables */
+	uint64_t left;                    /* free space below the end that could not be closed */
+};
+
 /* Sink for findings: one line of text each, without newline. May be called from one thread only. */
 struct check_sink {
 	void (*line)(void *ctx, const char *text);
@@ -182,6 +189,12 @@ struct format {
 	int (*info)(struct img *, struct img_info *, struct err *);
 	int (*check)(struct img *, unsigned fix, struct check_result *, const struct check_sink *,
 		     struct job *, struct err *);
+	/*
+	 * Moves what is in use towards the beginning of the file and cuts the file, under gate
+	 * (exclusive). The image must be free of leaks and errors. res is filled also after a
+	 * failure; -ECANCELED leaves a valid image, too.
+	 */
+	int (*compact)(struct img *, struct compact_result *, struct job *, struct err *);
 	/* Units of the file (up to its end) that the image has in use; may stop counting at limit.
 	 * NULL: the format does not know. Under gate (shared) and meta. */
 	int (*count_used)(struct img *, uint64_t limit, uint64_t *n, struct err *);
@@ -284,6 +297,9 @@ const struct snapshot *img_snapshots(struct img *img, unsigned *n);
 
 /* Index of the snapshot called `text`: by id first, then by name. -ENOENT. */
 int img_snapshot_find(struct img *img, const char *text, unsigned *index, struct err *err);
+
+/* Closes holes inside the file and cuts it. -ENOTSUP: the format has nothing of the kind. */
+int img_compact(struct img *img, struct compact_result *res, struct job *job, struct err *err);
 
 /* Flushes everything and marks the image cleanly closed. io_close does it too, without telling. */
 int img_settle(struct img *img, struct err *err);

@@ -375,6 +375,7 @@ const struct format qcow2_format = {
 	.resize = qcow2_resize,
 	.info = qcow2_info,
 	.check = qcow2_check,
+	.compact = qcow2_compact,
 	.count_used = qcow2_count_used,
 	.measure = qcow2_measure,
 	.build = qcow2_build,

@@ -124,6 +124,13 @@ int qcow2_refcount_add(struct qcow2 *q, uint64_t cluster, int delta, struct err 
  */
 int qcow2_alloc(struct qcow2 *q, uint64_t n, uint64_t *first, uint64_t *got, bool *zeroed,
 		struct err *err);
+/*
+ * Takes the first n neighbouring free clusters that lie below `limit` (inside what is in use): 1,
+ * they begin at *first and have refcount 1; 0, there are none.
+ */
+int qcow2_take_below(struct qcow2 *q, uint64_t n, uint64_t limit, uint64_t *first, struct err *err);
+/* Offset of the refcount block that covers a cluster; 0: there is none. */
+int qcow2_refcount_block(struct qcow2 *q, uint64_t cluster, uint64_t *host, struct err *err);
 /* Exactly n neighbours, for tables; marks them in the guard. Content is undefined. */
 int qcow2_alloc_table(struct qcow2 *q, uint64_t n, uint64_t *host, struct err *err);
 /* Takes back an allocation that nothing refers to yet. */
@@ -196,6 +203,13 @@ int qcow2_tree_check(struct qcow2 *q, const be64 *l1, uint32_t n, int delta, str
 int qcow2_tree_refcounts(struct qcow2 *q, const be64 *l1, uint32_t n, int delta, struct err *err);
 /* Sets COPIED where the refcount is 1 and clears it elsewhere (all: everywhere). Memory only. */
 int qcow2_tree_copied(struct qcow2 *q, be64 *l1, uint32_t n, bool clear_all, struct err *err);
+/*
+ * Calls fn for every L2 entry that is not 0; what fn makes of it goes to the cache, and from there,
+ * in parts and without a flush, to the disk: what the new entries need must be durable before.
+ */
+typedef int qcow2_entry_fn(void *ctx, be64 *entry, uint64_t at, struct err *err);
+int qcow2_tree_each(struct qcow2 *q, const be64 *l1, uint32_t n, qcow2_entry_fn *fn, void *ctx,
+		    struct err *err);
 
 /* ---- snapshot.c, snaptable.c ---- */
 extern const struct snapshot_ops qcow2_snapshot_ops;
@@ -205,11 +219,19 @@ void qcow2_snapshots_free(struct qcow2 *q);
 int qcow2_snapshots_encode(const struct snapshot *s, const struct qcow2_snapshot *d, unsigned n,
 			   unsigned char **out, uint64_t *len, struct err *err);
 void qcow2_snapshot_free_one(struct snapshot *s, struct qcow2_snapshot *d);
+/* Reads a snapshot's L1 table, padded to at least `least` entries; the caller frees *out. */
+int qcow2_snapshot_l1(struct qcow2 *q, const struct qcow2_snapshot *d, uint64_t least, be64 **out,
+		      uint32_t *entries, struct err *err);
 
 /* ---- used.c ---- */
 int qcow2_count_used(struct img *img, uint64_t limit, uint64_t *n, struct err *err);
 
 /* ---- resize.c ---- */
 int qcow2_resize(struct img *img, uint64_t size, int prealloc, struct err *err);
+/* Cuts the file behind the last cluster in use. */
+int qcow2_truncate_file(struct qcow2 *q, struct err *err);
+
+/* ---- compact.c ---- */
+int qcow2_compact(struct img *img, struct compact_result *res, struct job *job, struct err *err);
 
 #endif

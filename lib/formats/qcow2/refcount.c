@@ -23,8 +23,7 @@ static uint64_t block_entries(const struct qcow2 *q)
 	return UINT64_C(1) << q->refblock_bits;
 }
 
-/* Offset of the refcount block that covers a cluster; 0: there is none. */
-static int block_offset(struct qcow2 *q, uint64_t cluster, uint64_t *host, struct err *err)
+int qcow2_refcount_block(struct qcow2 *q, uint64_t cluster, uint64_t *host, struct err *err)
 {
 	uint64_t i = cluster >> q->refblock_bits;
 
@@ -54,7 +53,7 @@ int qcow2_refcount_get(struct qcow2 *q, uint64_t cluster, uint64_t *count, struc
 {
 	struct mslice *s;
 	uint64_t block, i;
-	int r = block_offset(q, cluster, &block, err);
+	int r = qcow2_refcount_block(q, cluster, &block, err);
 
 	*count = 0;
 	if (r < 0 || !block)
@@ -69,7 +68,7 @@ int qcow2_refcount_add(struct qcow2 *q, uint64_t cluster, int delta, struct err 
 {
 	uint64_t block, i, count, max = refcount_max(q->h.refcount_order);
 	struct mslice *s;
-	int r = block_offset(q, cluster, &block, err);
+	int r = qcow2_refcount_block(q, cluster, &block, err);
 
 	if (r < 0)
 		return r;
@@ -102,7 +101,7 @@ int qcow2_used_end(struct qcow2 *q, uint64_t end, uint64_t *used, struct err *er
 
 	while (c) {
 		uint64_t block, count;
-		int r = block_offset(q, c - 1, &block, err);
+		int r = qcow2_refcount_block(q, c - 1, &block, err);
 
 		if (r == 0 && !block) { /* nothing in the whole range of that block */
 			c = round_down(c - 1, block_entries(q));
@@ -326,7 +325,7 @@ static int find_free(struct qcow2 *q, uint64_t *c, uint64_t n, uint64_t *run, st
 {
 	for (;;) {
 		uint64_t block;
-		int r = block_offset(q, *c, &block, err);
+		int r = qcow2_refcount_block(q, *c, &block, err);
 
 		if (r < 0)
 			return r;
@@ -367,6 +366,59 @@ int qcow2_alloc(struct qcow2 *q, uint64_t n, uint64_t *first, uint64_t *got, boo
 	*zeroed = (q->img.file->caps & IO_GROWS) && !q->stale_tail &&
 		  c << q->cluster_bits >= io_size(q->img.file);
 	return 0;
+}
+
+/* Looks for n free neighbours below limit. Returns 1 and the first; 0: there are none. */
+static int run_below(struct qcow2 *q, uint64_t n, uint64_t limit, uint64_t *first, struct err *err)
+{
+	uint64_t c = q->free_hint, have = 0, block, run;
+	bool any = false;
+	int r;
+
+	while (c < limit && have < n) {
+		r = qcow2_refcount_block(q, c, &block, err);
+		if (r == 0 && !block) {
+			if (round_up(c + 1, block_entries(q)) > limit)
+				return 0; /* a block would take more than it brings */
+			r = new_block(q, c, err);
+			if (r < 0)
+				return r;
+			continue;
+		}
+		if (r == 0)
+			r = free_run(q, block, &c, n - have, &run, err);
+		if (r < 0)
+			return r;
+		if (!any)
+			q->free_hint = c; /* below it nothing is free */
+		any |= run != 0;
+		if (run && (!have || c != *first + have)) {
+			*first = c;
+			have = 0;
+		}
+		have += run;
+		c += run;
+	}
+	return have == n && *first + n <= limit;
+}
+
+int qcow2_take_below(struct qcow2 *q, uint64_t n, uint64_t limit, uint64_t *first, struct err *err)
+{
+	int r = run_below(q, n, limit, first, err);
+
+	if (r <= 0)
+		return r;
+	r = check_growth(q, *first, n, err);
+	for (uint64_t i = 0; r == 0 && i < n; i++) {
+		r = qcow2_refcount_add(q, *first + i, +1, err);
+		if (r < 0)
+			qcow2_unalloc(q, *first, i);
+	}
+	if (r < 0)
+		return r;
+	if (*first == q->free_hint)
+		q->free_hint = *first + n;
+	return 1;
 }
 
 /* The first run of exactly n free clusters; n fits between two refcount blocks. */

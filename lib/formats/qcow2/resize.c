@@ -215,8 +215,7 @@ static int grow(struct qcow2 *q, uint64_t size, int mode, struct err *err)
 	return r;
 }
 
-/* Cuts the file behind the last cluster in use. */
-static int truncate_file(struct qcow2 *q, struct err *err)
+int qcow2_truncate_file(struct qcow2 *q, struct err *err)
 {
 	uint64_t size = io_size(q->img.file), end;
 	int r;
@@ -238,7 +237,7 @@ static int shrink(struct qcow2 *q, uint64_t size, struct err *err)
 		r = unmap_tail(q, size, old, err);
 	if (r == 0)
 		r = unmaps_late(q) ? qcow2_quiesce(q, err) : set_size(q, size, err);
-	return r < 0 ? r : truncate_file(q, err);
+	return r < 0 ? r : qcow2_truncate_file(q, err);
 }
 
 static int may_resize(struct qcow2 *q, uint64_t size, int mode, struct err *err)

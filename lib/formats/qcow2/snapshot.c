@@ -104,9 +104,8 @@ static int end(struct qcow2 *q, int r, struct err *err)
 	return r;
 }
 
-/* Reads a snapshot's L1 table, padded to at least `least` entries. */
-static int read_l1(struct qcow2 *q, const struct qcow2_snapshot *d, uint64_t least, be64 **out,
-		   uint32_t *entries, struct err *err)
+int qcow2_snapshot_l1(struct qcow2 *q, const struct qcow2_snapshot *d, uint64_t least, be64 **out,
+		      uint32_t *entries, struct err *err)
 {
 	CLEANUP_FREE be64 *t = NULL;
 	uint64_t n = max_u64(d->l1_size, least);
@@ -402,7 +401,7 @@ static int snapshot_remove(struct img *img, unsigned index, struct err *err)
 	int r = start(q, err);
 
 	if (r == 0)
-		r = read_l1(q, &q->snap_disk[index], 0, &l1, &n, err);
+		r = qcow2_snapshot_l1(q, &q->snap_disk[index], 0, &l1, &n, err);
 	if (r == 0)
 		r = check_own(q, index, err);
 	if (r == 0)
@@ -514,7 +513,7 @@ static int snapshot_apply(struct img *img, unsigned index, struct err *err)
 			       "%s: the disk had another size, which a version 2 image cannot undo",
 			       img->io.name);
 	need = header_l1_entries(new.size, q->cluster_bits);
-	r = read_l1(q, &q->snap_disk[index], need, &new.l1, &new.entries, err);
+	r = qcow2_snapshot_l1(q, &q->snap_disk[index], need, &new.l1, &new.entries, err);
 	if (r == 0)
 		r = qcow2_tree_check(q, new.l1, new.entries, +1, err);
 	if (r == 0)
@@ -539,8 +538,8 @@ static int snapshot_view(struct img *img, unsigned index, struct err *err)
 		return io_corrupt(img->file, err, q->h.snapshots_offset,
 				  "snapshot '%s' has a disk of %" PRIu64 " bytes",
 				  q->snap[index].name, size);
-	r = read_l1(q, &q->snap_disk[index], header_l1_entries(size, q->cluster_bits), &l1, &n,
-		    err);
+	r = qcow2_snapshot_l1(q, &q->snap_disk[index], header_l1_entries(size, q->cluster_bits),
+			      &l1, &n, err);
 	if (r < 0)
 		return r;
 	free(q->l1);
