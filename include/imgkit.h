@@ -296,6 +296,21 @@ IMGKIT_API int imgkit_check(const char *path, const struct imgkit_check_opts *op
 			    struct imgkit_check_result *result, size_t result_size,
 			    struct imgkit_job *job, struct imgkit_err *err);
 
+struct imgkit_compact_result {
+	uint64_t size_before, size_after; /* bytes of the file */
+	uint64_t moved;                   /* bytes */
+	uint64_t left;                    /* bytes of free space that could not be closed */
+};
+
+/*
+ * Moves what lies at the end of the file into the holes inside it, and cuts the file. The image must
+ * be open for writing, and nothing else may use it meanwhile. -EUCLEAN: a check found errors.
+ * -ECANCELED: the image is valid, and another call goes on. Snapshots are kept. result is filled
+ * also after a failure. result_size: sizeof(struct imgkit_compact_result).
+ */
+IMGKIT_API int imgkit_compact(struct imgkit_image *image, struct imgkit_compact_result *result,
+			      size_t result_size, struct imgkit_job *job, struct imgkit_err *err);
+
 struct imgkit_measure_result {
 	uint64_t required;        /* bytes of file for the data of the source */
 	uint64_t fully_allocated; /* bytes of file when all of the disk has been written to */

@@ -18,6 +18,7 @@ struct fault_plan {
 	bool sticky;            /* all later calls fail as well */
 	int code;               /* positive errno, e.g. EIO, ENOSPC */
 	bool writes_only;       /* only pwrite, zero, discard, flush and resize count */
+	atomic_bool *raise;     /* set at that call, which does not fail then; NULL: it fails */
 };
 int fault_open(struct io *inner, bool own, struct fault_plan *plan, struct io **out,
 	       struct err *err);

@@ -70,19 +70,20 @@ struct tree {
 	uint32_t l1_size;
 };
 
-/* A compressed cluster is never written, so it must be the one of the beginning. */
+/* A compressed cluster is never written, so its stream must be the one of the beginning. */
 static uint64_t coded_value(const struct judge *j, uint64_t sector, uint64_t entry)
 {
 	const struct oracle *b = &j->base, *o = &j->oracle;
 	struct place was = oracle_place(b, b->l1, b->l1_size, sector * SECTOR);
 	unsigned shift = 62 - (b->cluster_bits - 8);
-	uint64_t host = entry & ((UINT64_C(1) << shift) - 1), len;
+	uint64_t mask = (UINT64_C(1) << shift) - 1, host = entry & mask, old = was.host & mask, len;
 
-	if (was.kind != PLACE_CODED || was.host != entry)
+	if (was.kind != PLACE_CODED || (was.host & ~mask) != (entry & ~mask) ||
+	    host % 512 != old % 512)
 		return CELL_UNKNOWN;
 	len = ((entry & ((UINT64_C(1) << 62) - 1)) >> shift) * 512 + 512 - host % 512;
-	len = min_u64(len, b->len - host);
-	if (host + len > o->len || memcmp(o->p + host, b->p + host, len))
+	len = min_u64(len, b->len - old);
+	if (host + len > o->len || memcmp(o->p + host, b->p + old, len))
 		return CELL_UNKNOWN;
 	return j->w->initial[sector];
 }

@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include "base/bytes.h"
+#include "ops/compact.h"
 #include "tell.h"
 
 #define SECTOR  512
@@ -367,6 +368,18 @@ static void do_resize(struct runner *r)
 	returned(r);
 }
 
+static void do_compact(struct runner *r)
+{
+	struct compact_result res;
+	struct err e = {0};
+	struct op *op = begin_op(r, "compact", 0, 0);
+
+	op->durable = op->rare = true;
+	issue(r);
+	must(compact_run(r->img, &res, NULL, &e), &e);
+	returned(r);
+}
+
 static void do_reopen(struct runner *r)
 {
 	struct err e = {0};
@@ -387,8 +400,8 @@ static void do_one(struct runner *r)
 		unsigned weight;
 		void (*run)(struct runner *);
 	} ops[] = {
-		{44, do_write}, {8, do_zero},  {8, do_discard}, {14, do_flush}, {9, do_create},
-		{7, do_remove}, {4, do_apply}, {3, do_resize},  {3, do_reopen},
+		{40, do_write}, {8, do_zero},  {8, do_discard}, {14, do_flush}, {9, do_create},
+		{7, do_remove}, {4, do_apply}, {3, do_resize},  {3, do_reopen}, {4, do_compact},
 	};
 	uint64_t pick = rng_below(&r->rng, 100);
 

@@ -32,6 +32,7 @@ enum step_kind {
 	STEP_RESIZE, /* first: sectors, n: PREALLOC_… */
 	STEP_CHECK,
 	STEP_REPAIR,
+	STEP_COMPACT,
 };
 
 struct step {

@@ -16,6 +16,7 @@
 
 #include "base/bytes.h"
 #include "model.h"
+#include "ops/compact.h"
 #include "peer.h"
 #include "tell.h"
 
@@ -299,6 +300,14 @@ static void do_check(struct model *m)
 		    res.corruptions);
 }
 
+static void do_compact(struct model *m)
+{
+	struct compact_result res;
+	struct err e = {0};
+
+	must(compact_run(m->img, &res, NULL, &e), &e);
+}
+
 static const struct {
 	unsigned weight;
 	const char *name;
@@ -308,7 +317,7 @@ static const struct {
 	{80, "discard", do_discard}, {60, "flush", do_flush},       {20, "map", do_map},
 	{20, "resize", do_resize},   {20, "snapshot", do_snapshot}, {10, "apply", do_apply},
 	{15, "remove", do_remove},   {5, "view", do_view},          {5, "reopen", do_reopen},
-	{5, "crash", do_crash},      {3, "check", do_check},
+	{5, "crash", do_crash},      {3, "check", do_check},        {4, "compact", do_compact},
 };
 
 static bool trace;

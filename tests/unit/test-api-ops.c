@@ -198,6 +198,29 @@ static void test_check(void **state)
 	assert_int_equal(imgkit_check("plain", &o, &result, sizeof(result), NULL, &err), -ENOTSUP);
 }
 
+static void test_compact(void **state)
+{
+	struct imgkit_compact_result result;
+	struct imgkit_image *image;
+	char text[6] = "";
+
+	(void)state;
+	make_source("compacted", "hello");
+	image = open_image("compacted", IMGKIT_RDWR);
+	ok(imgkit_pwrite(image, "front", 5, 0, &err), &err);
+	ok(imgkit_discard(image, SIZE / 2, SIZE / 2, &err), &err);
+	ok(imgkit_compact(image, &result, sizeof(result), NULL, &err), &err);
+	assert_true(result.moved == 65536 && result.left == 0);
+	assert_true(result.size_before - result.size_after == 65536);
+	ok(imgkit_pread(image, text, 5, 0, &err), &err);
+	assert_string_equal(text, "front");
+	assert_int_equal(imgkit_compact(image, &result, 0, NULL, &err), -EINVAL);
+	imgkit_close(image);
+	image = open_image("compacted", 0);
+	assert_int_equal(imgkit_compact(image, &result, sizeof(result), NULL, &err), -EROFS);
+	imgkit_close(image);
+}
+
 static void test_measure(void **state)
 {
 	struct imgkit_measure_result m;
@@ -229,6 +252,7 @@ int main(void)
 		cmocka_unit_test(test_convert_errors),
 		cmocka_unit_test(test_compare),
 		cmocka_unit_test(test_check),
+		cmocka_unit_test(test_compact),
 		cmocka_unit_test(test_measure),
 	};
 

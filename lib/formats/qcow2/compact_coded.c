@@ -50,6 +50,8 @@ static void merge(struct compact *c)
 {
 	size_t n = 0;
 
+	if (!c->n_stream)
+		return;
 	qsort_r(c->stream, c->n_stream, sizeof(*c->stream), by_place, c);
 	for (size_t i = 0; i < c->n_stream; i++) {
 		if (n && c->stream[n - 1].entry == c->stream[i].entry)

@@ -24,6 +24,10 @@ static int step(struct io *io, const char *what, bool write, struct err *err)
 	n = atomic_fetch_add(&plan->calls, 1) + 1;
 	if (!plan->fail_at || (plan->sticky ? n < plan->fail_at : n != plan->fail_at))
 		return 0;
+	if (plan->raise) {
+		atomic_store(plan->raise, true);
+		return 0;
+	}
 	return err_sys(err, plan->code, "%s: %s: planned fault", io->name, what);
 }
 

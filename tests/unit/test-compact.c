@@ -1,0 +1,170 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+/*
+ * Compaction: what moves, cancel at every write, no space left. (Power cuts, failing calls and random
+ * operations: tests/crash, fault, model; images of the peer: tests/interop/compact.)
+ * threads
+ */
+#include "unit.h"
+
+#include <errno.h>
+#include <stdlib.h>
+
+#include "base/bytes.h"
+#include "disk.h"
+#include "ops/compact.h"
+#include "rng.h"
+
+#define SIZE    (1 * MiB)
+#define CLUSTER 4096
+
+static struct err e;
+
+static enum fill fill_kind(void *ctx, uint64_t cluster)
+{
+	static const enum fill kinds[] = {FILL_DATA, FILL_CODED, FILL_DATA, FILL_NONE, FILL_CODED};
+
+	(void)ctx;
+	return kinds[cluster / 3 % ARRAY_LEN(kinds)];
+}
+
+/* Data and compressed clusters with holes in between, and with a snapshot. */
+static struct io *holed_image(void)
+{
+	struct fill_args args = {.size = SIZE, .kind = fill_kind, .opts = "cluster_size=4096"};
+	struct io *file = disk_new("holed.qcow2");
+	unsigned char *data = malloc(SIZE);
+	struct rng rng = {5};
+	struct img *img;
+
+	assert_non_null(data);
+	rng_fill(&rng, data, SIZE);
+	for (size_t i = 0; i < SIZE; i++)
+		data[i] &= 7;
+	args.data = data;
+	disk_fill(file, "qcow2", &args);
+	img = disk_open(file, "qcow2", IMG_RDWR, NULL);
+	ok(io_discard(&img->io, 10 * CLUSTER, 60 * CLUSTER, &e), &e);
+	ok(img_snapshot_create(img, "s", NULL, &e), &e);
+	for (unsigned i = 0; i < 40; i++)
+		ok(io_pwrite(&img->io, data, CLUSTER, i * 5 * CLUSTER, &e), &e);
+	ok(io_discard(&img->io, 80 * CLUSTER, 90 * CLUSTER, &e), &e);
+	ok(io_flush(&img->io, &e), &e);
+	io_close(&img->io);
+	free(data);
+	return file;
+}
+
+static unsigned char *content(struct io *file, bool snapshot)
+{
+	struct img *img = disk_open(file, "qcow2", 0, NULL);
+	unsigned char *p = malloc(SIZE);
+	unsigned index;
+
+	assert_non_null(p);
+	if (snapshot) {
+		ok(img_snapshot_find(img, "s", &index, &e), &e);
+		ok(img_snapshot_view(img, index, &e), &e);
+	}
+	ok(io_pread(&img->io, p, SIZE, 0, &e), &e);
+	io_close(&img->io);
+	return p;
+}
+
+/* Both files hold the same disk and snapshot, and nothing is wrong with b. */
+static void same(struct io *a, struct io *b, bool leaks)
+{
+	struct check_result res;
+	struct img *img = disk_open(b, "qcow2", 0, NULL);
+
+	ok(img_check(img, 0, &res, NULL, NULL, &e), &e);
+	io_close(&img->io);
+	assert_true(!res.corruptions && !res.check_errors && (leaks || !res.leaks));
+	for (int i = 0; i < 2; i++) {
+		unsigned char *x = content(a, i), *y = content(b, i);
+
+		assert_memory_equal(x, y, SIZE);
+		free(x);
+		free(y);
+	}
+}
+
+static void closes_holes(void **state)
+{
+	struct io *before = holed_image(), *file = disk_copy(before, "file.qcow2");
+	struct img *img = disk_open(file, "qcow2", IMG_RDWR, NULL);
+	struct compact_result res;
+	uint64_t used;
+
+	(void)state;
+	ok(compact_run(img, &res, NULL, &e), &e);
+	ok(img->fmt->count_used(img, UINT64_MAX, &used, &e), &e);
+	assert_int_equal(res.size_before, io_size(before));
+	assert_int_equal(res.size_after, used * CLUSTER);
+	assert_int_equal(io_size(file), used * CLUSTER);
+	assert_true(res.moved > 0 && res.left == 0 && res.size_after < res.size_before);
+	ok(compact_run(img, &res, NULL, &e), &e);
+	assert_int_equal(res.moved, 0);
+	io_close(&img->io);
+	same(before, file, false);
+	io_close(file);
+	io_close(before);
+}
+
+static void stops_anywhere(void **state)
+{
+	struct io *before = holed_image();
+	bool cancelled = true;
+
+	(void)state;
+	for (uint64_t at = 1; cancelled; at++) {
+		struct fault_plan plan = {.fail_at = at, .writes_only = true};
+		struct io *file = disk_copy(before, "file.qcow2"), *io;
+		struct compact_result res, next;
+		struct job job = {0};
+		struct img *img;
+		int r;
+
+		plan.raise = &job.cancelled;
+		ok(fault_open(file, false, &plan, &io, &e), &e);
+		ok(img_open_io(io, "qcow2", IMG_RDWR, NULL, &img, &e), &e);
+		r = compact_run(img, &res, &job, &e);
+		assert_true(r == 0 || r == -ECANCELED);
+		cancelled = atomic_load(&job.cancelled);
+		assert_true(res.size_after <= res.size_before);
+		same(before, file, true);
+		plan.fail_at = 0;
+		ok(compact_run(img, &next, NULL, &e), &e);
+		assert_int_equal(next.left, 0);
+		io_close(&img->io);
+		same(before, file, false);
+		io_close(file);
+	}
+	io_close(before);
+}
+
+static void refuses(void **state)
+{
+	struct io *file = holed_image(), *raw = disk_new("raw");
+	struct img *img = disk_open(file, "qcow2", 0, NULL);
+	struct compact_result res;
+
+	(void)state;
+	fails(compact_run(img, &res, NULL, &e), -EROFS, &e, "read-only");
+	io_close(&img->io);
+	img = disk_open(raw, "raw", IMG_RDWR, NULL);
+	fails(compact_run(img, &res, NULL, &e), -ENOTSUP, &e, "cannot be compacted");
+	io_close(&img->io);
+	io_close(raw);
+	io_close(file);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(closes_holes),
+		cmocka_unit_test(stops_anywhere),
+		cmocka_unit_test(refuses),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
