@@ -342,7 +342,10 @@ IMGKIT_API int imgkit_snapshot_get(struct imgkit_image *image, unsigned n,
 /* The image must be open for writing. What they did is on stable storage on return. */
 IMGKIT_API int imgkit_snapshot_create(struct imgkit_image *image, const char *name,
 				      struct imgkit_err *err);
-/* id_or_name: an id is tried first. The image returns to that state (and size). */
+/*
+ * The image returns to that state (and size). id_or_name must mean one snapshot only (else -ENOTUNIQ);
+ * snapshot.id=ID and snapshot.name=NAME, alone or joined by a comma, tell them apart.
+ */
 IMGKIT_API int imgkit_snapshot_apply(struct imgkit_image *image, const char *id_or_name,
 				     struct imgkit_err *err);
 IMGKIT_API int imgkit_snapshot_remove(struct imgkit_image *image, const char *id_or_name,

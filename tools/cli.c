@@ -19,6 +19,7 @@
 #include "base/json.h"
 #include "base/size.h"
 #include "image/describe.h"
+#include "ops/snapshot.h"
 
 /* ---- text ---- */
 
@@ -543,50 +544,28 @@ const char *cli_new_path(const struct cli *cli, const char *name)
 	return NULL;
 }
 
-/* `snapshot.id=ID,snapshot.name=NAME`: what is given must match. False: no such thing as text. */
-static bool find_snapshot_exactly(const struct cli *cli, struct img *img, const char *text,
-				  unsigned *index)
+static int find_snapshot(const struct cli *cli, struct img *img, const char *text, unsigned *index,
+			 struct err *err)
 {
-	static const struct opt table[] = {
-		{.name = "snapshot.id", .type = OPT_STRING},
-		{.name = "snapshot.name", .type = OPT_STRING},
-		{.name = NULL},
-	};
-	struct opts opts = {0};
-	const char *id, *name;
-	struct err err = {0};
-	unsigned n;
-	const struct snapshot *list = img_snapshots(img, &n);
-	int r = opts_parse(&opts, text, &err);
-
-	if (r == 0)
-		r = opts_check(&opts, table, &err);
-	id = opts_get(&opts, table[0].name);
-	name = opts_get(&opts, table[1].name);
-	for (*index = 0; r == 0 && *index < n; ++*index) {
-		if ((!id || strcmp(list[*index].id, id) == 0) &&
-		    (!name || strcmp(list[*index].name, name) == 0))
-			break;
-	}
-	opts_free(&opts);
-	if (r < 0) {
-		cli_error(cli, "%s", err.msg);
-		cli_error(cli, "Failed in parsing snapshot param '%s'", text);
-	} else if (*index == n) {
-		cli_error(cli, "Failed to load snapshot: Can't find snapshot");
-	}
-	return r == 0 && *index < n;
+	if (!cli->peer)
+		return snapshot_find(img, text, index, err);
+	if (strncmp(text, "snapshot.", strlen("snapshot.")) == 0)
+		return snapshot_find_exactly(img, text, index, err);
+	return img_snapshot_find(img, text, index, err);
 }
 
 bool cli_view_snapshot(const struct cli *cli, struct img *img, const char *text)
 {
 	struct err err = {0};
 	unsigned index = 0;
+	int r = find_snapshot(cli, img, text, &index, &err);
 
-	if (strncmp(text, "snapshot.", strlen("snapshot.")) == 0) {
-		if (!find_snapshot_exactly(cli, img, text, &index))
-			return false;
-	} else if (img_snapshot_find(img, text, &index, &err) < 0) {
+	if (r == -EINVAL) {
+		cli_error(cli, "%s", err.msg);
+		cli_error(cli, "Failed in parsing snapshot param '%s'", text);
+		return false;
+	}
+	if (r < 0) {
 		cli_error(cli, "Failed to load snapshot: %s",
 			  cli->peer ? "Can't find snapshot" : err.msg);
 		return false;

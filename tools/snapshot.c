@@ -21,7 +21,7 @@ static const struct cmd_opt options[] = {
 	CLI_OPT_OBJECT,
 	{'l', "list", NULL, "list the snapshots (the default)"},
 	{'c', "create", "NAME", "take a snapshot"},
-	{'a', "apply", "SNAPSHOT", "return to a snapshot, given by its id or name"},
+	{'a', "apply", "SNAPSHOT", "return to a snapshot, given by its name or id"},
 	{'d', "delete", "SNAPSHOT", "delete a snapshot, given by its name or id"},
 	{OUTPUT, "output", "human|json", "how to print the list"},
 	{'U', "force-share", NULL, "list although another process has the image open for writing"},
@@ -105,21 +105,34 @@ static int take_snapshot(const struct cli *cli, struct img *img, const char *nam
 	return snapshot_take(img, cut, err);
 }
 
+/* The peer goes by the id first when it applies a snapshot, and by the name alone when it deletes one. */
+static int find_snapshot(const struct cli *cli, const struct snapshot_cmd *c, struct img *img,
+			 unsigned *index, struct err *err)
+{
+	if (!cli->peer)
+		return snapshot_find(img, c->name, index, err);
+	if (c->action == 'd')
+		return snapshot_find_name(img, c->name, index, err);
+	*index = 0;
+	if (!img->fmt->snapshots) /* not the name's fault: applying it says so */
+		return 0;
+	return img_snapshot_find(img, c->name, index, err);
+}
+
 static int act(const struct cli *cli, const struct snapshot_cmd *c, struct img *img,
 	       struct err *err)
 {
+	unsigned index;
 	int r;
 
-	switch (c->action) {
-	case 'c':
+	if (c->action == 'c') {
 		r = take_snapshot(cli, img, c->name, err);
-		break;
-	case 'a':
-		r = snapshot_apply(img, c->name, err);
-		break;
-	default:
-		r = snapshot_delete(img, c->name, !cli->peer, err);
-		break;
+	} else {
+		r = find_snapshot(cli, c, img, &index, err);
+		if (r == 0 && c->action == 'a')
+			r = img_snapshot_apply(img, index, err);
+		else if (r == 0)
+			r = img_snapshot_remove(img, index, err);
 	}
 	/* The image's own "cleanly closed" is written here, where an error can be told. */
 	return r < 0 ? r : img_settle(img, err);

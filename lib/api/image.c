@@ -9,6 +9,7 @@
 #include "base/bytes.h"
 #include "base/cleanup.h"
 #include "io/file.h"
+#include "ops/snapshot.h"
 
 int imgkit_open(const char *path, const struct imgkit_open_opts *opts, struct imgkit_image **out,
 		struct imgkit_err *err)
@@ -243,7 +244,7 @@ static int with_snapshot(struct imgkit_image *image, const char *id_or_name,
 {
 	struct err e = {0};
 	unsigned index;
-	int r = img_snapshot_find(image->img, id_or_name, &index, &e);
+	int r = snapshot_find(image->img, id_or_name, &index, &e);
 
 	if (r == 0)
 		r = fn(image->img, index, &e);

@@ -6,6 +6,8 @@
 #include <string.h>
 #include <time.h>
 
+#include "base/opt.h"
+
 int snapshot_take(struct img *img, const char *name, struct err *err)
 {
 	struct timespec now;
@@ -20,30 +22,67 @@ int snapshot_take(struct img *img, const char *name, struct err *err)
 	return img_snapshot_create(img, name, &meta, err);
 }
 
-int snapshot_apply(struct img *img, const char *text, struct err *err)
+int snapshot_find_exactly(struct img *img, const char *text, unsigned *index, struct err *err)
 {
-	unsigned index;
-	int r = 0;
+	static const struct opt table[] = {
+		{.name = "snapshot.id", .type = OPT_STRING},
+		{.name = "snapshot.name", .type = OPT_STRING},
+		{.name = NULL},
+	};
+	struct opts opts = {0};
+	const char *id, *name;
+	unsigned n;
+	const struct snapshot *list = img_snapshots(img, &n);
+	int r = opts_parse(&opts, text, err);
 
-	if (img->fmt->snapshots) /* else it is not the name's fault */
-		r = img_snapshot_find(img, text, &index, err);
-	else
-		index = 0;
-	return r < 0 ? r : img_snapshot_apply(img, index, err);
+	if (r == 0)
+		r = opts_check(&opts, table, err);
+	id = opts_get(&opts, table[0].name);
+	name = opts_get(&opts, table[1].name);
+	for (*index = 0; r == 0 && *index < n; ++*index) {
+		if ((!id || strcmp(list[*index].id, id) == 0) &&
+		    (!name || strcmp(list[*index].name, name) == 0))
+			break;
+	}
+	opts_free(&opts);
+	if (r == 0 && *index == n)
+		r = err_set(err, ENOENT, "%s: there is no snapshot with %s", img->io.name, text);
+	return r;
 }
 
-int snapshot_delete(struct img *img, const char *text, bool by_id, struct err *err)
+int snapshot_find_name(struct img *img, const char *name, unsigned *index, struct err *err)
 {
-	unsigned n, index;
+	unsigned n;
 	const struct snapshot *list = img_snapshots(img, &n);
-	int r;
 
 	for (unsigned i = 0; i < n; i++) {
-		if (strcmp(list[i].name, text) == 0)
-			return img_snapshot_remove(img, i, err);
+		if (strcmp(list[i].name, name) == 0) {
+			*index = i;
+			return 0;
+		}
 	}
-	if (!by_id)
-		return err_set(err, ENOENT, "snapshot not found");
-	r = img_snapshot_find(img, text, &index, err);
-	return r < 0 ? r : img_snapshot_remove(img, index, err);
+	return err_set(err, ENOENT, "%s: there is no snapshot '%s'", img->io.name, name);
+}
+
+int snapshot_find(struct img *img, const char *text, unsigned *index, struct err *err)
+{
+	unsigned n, found = 0;
+	const struct snapshot *list = img_snapshots(img, &n);
+
+	if (strncmp(text, "snapshot.", strlen("snapshot.")) == 0)
+		return snapshot_find_exactly(img, text, index, err);
+	for (unsigned i = 0; i < n; i++) {
+		if (strcmp(list[i].id, text) == 0 || strcmp(list[i].name, text) == 0) {
+			*index = i;
+			found++;
+		}
+	}
+	if (found > 1)
+		return err_set(err, ENOTUNIQ,
+			       "%s: '%s' is the name or id of %u snapshots; "
+			       "say snapshot.id=ID or snapshot.name=NAME",
+			       img->io.name, text, found);
+	if (found == 0)
+		return err_set(err, ENOENT, "%s: there is no snapshot '%s'", img->io.name, text);
+	return 0;
 }

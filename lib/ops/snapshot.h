@@ -11,10 +11,19 @@
 /* Takes a snapshot of the disk as it is now, with the present time as its date. */
 int snapshot_take(struct img *img, const char *name, struct err *err);
 
-/* Returns to the snapshot; text: an id, or else a name. -ENOENT. */
-int snapshot_apply(struct img *img, const char *text, struct err *err);
+/*
+ * Index of the snapshot that `text` means: its id or its name, whichever, as long as only one snapshot
+ * is meant, or what snapshot_find_exactly takes. -ENOENT, -ENOTUNIQ, -EINVAL (malformed).
+ */
+int snapshot_find(struct img *img, const char *text, unsigned *index, struct err *err);
 
-/* Deletes the first snapshot of that name or, with by_id, when there is none, of that id. -ENOENT. */
-int snapshot_delete(struct img *img, const char *text, bool by_id, struct err *err);
+/*
+ * The first snapshot with all that `snapshot.id=ID,snapshot.name=NAME` (one or both) asks for.
+ * -ENOENT; -EINVAL: it is no such list.
+ */
+int snapshot_find_exactly(struct img *img, const char *text, unsigned *index, struct err *err);
+
+/* The first snapshot of that name. -ENOENT. */
+int snapshot_find_name(struct img *img, const char *name, unsigned *index, struct err *err);
 
 #endif
