@@ -200,7 +200,8 @@ static void workers_do_not_show(void **state)
 		struct plan_of_test p = plans[i];
 		struct io *one;
 
-		if (p.copy.unordered)
+		/* When the kernel refuses to copy, chunks that are on the way are whole runs already. */
+		if (p.copy.unordered || p.copy.offload)
 			continue;
 		one = disk_new("one");
 		p.copy.workers = 1;
