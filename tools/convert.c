@@ -435,7 +435,7 @@ static bool open_described_target(const struct cli *cli, struct convert_cmd *c)
 	const struct img_open_args args = {
 		.path = c->output,
 		.format = c->target_format,
-		.flags = IMG_RDWR | c->target_flags,
+		.flags = IMG_RDWR | c->target_flags | (c->source_flags & IMG_UNTRUSTED),
 	};
 
 	return open_existing_target(cli, c, &args, true);
@@ -460,7 +460,7 @@ static bool open_target(struct cli *cli, struct convert_cmd *c)
 			c->req.target_flags |= TARGET_DIRECT;
 		return true;
 	}
-	args.flags = IMG_RDWR | c->target_flags;
+	args.flags = IMG_RDWR | c->target_flags | (c->source_flags & IMG_UNTRUSTED);
 	return open_existing_target(cli, c, &args, false);
 }
 
@@ -488,6 +488,8 @@ static int convert_opened(struct cli *cli, struct convert_cmd *c)
 	int r, sig;
 
 	c->req.opts = &c->opts;
+	c->req.backing_flags =
+		(c->source_flags & IMG_UNTRUSTED) | (cli->peer ? IMG_NAMED_DEVICES : 0);
 	if (!c->quiet) {
 		c->req.copy.warn = warn;
 		c->req.copy.warn_ctx = cli;

@@ -11,7 +11,7 @@
 #include "cli.h"
 #include "ops/create.h"
 
-enum { FORCE = CLI_LONG };
+enum { FORCE = CLI_LONG, UNTRUSTED };
 
 static const struct cmd_opt options[] = {
 	{'f', "format", "FMT", "format of the new image (default: raw)"},
@@ -22,6 +22,7 @@ static const struct cmd_opt options[] = {
 	CLI_OPT_OBJECT,
 	{'u', "backing-unsafe", NULL, "do not open the backing file to check it"},
 	{FORCE, "force", NULL, "overwrite FILE when it exists and is not empty"},
+	{UNTRUSTED, "untrusted", NULL, "open no file but those named here; never guess raw"},
 	{'q', "quiet", NULL, "print errors only"},
 	{0},
 };
@@ -147,6 +148,9 @@ static bool parse(struct cli *cli, struct create_cmd *c, int *code)
 		case FORCE:
 			c->force = true;
 			break;
+		case UNTRUSTED:
+			c->req.backing_flags |= IMG_UNTRUSTED;
+			break;
 		case 'q':
 			c->quiet = true;
 			break;
@@ -228,7 +232,7 @@ static int run(struct cli *cli)
 
 	if (parse(cli, &c, &code)) {
 		c.req.opts = &c.opts;
-		c.req.backing_flags = cli->peer ? IMG_NAMED_DEVICES : 0; /* as cli_open */
+		c.req.backing_flags |= cli->peer ? IMG_NAMED_DEVICES : 0; /* as cli_open */
 		if (c.help)
 			code = give_options_help(cli, &c);
 		else if (!c.req.path)

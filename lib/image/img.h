@@ -259,7 +259,13 @@ int img_open_io(struct io *file, const char *format, unsigned flags, struct img 
 /* The format that fits best; raw fits everything, so never NULL. */
 const struct format *format_probe(const struct probe *probe);
 
-/* The same for a file, from its first bytes. */
+/* The name of a format that we do not have, but know by its first bytes; NULL: none. */
+const char *format_foreign(const struct probe *probe);
+
+/*
+ * The same for a file, from its first bytes. -ENOTSUP: it is of such a format. Raw is what has no
+ * header that is known.
+ */
 int img_probe(struct io *file, const struct format **fmt, struct err *err);
 
 /*

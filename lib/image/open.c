@@ -104,6 +104,7 @@ int img_probe(struct io *file, const struct format **fmt, struct err *err)
 {
 	CLEANUP_FREE unsigned char *head = calloc(1, PROBE_HEAD);
 	struct probe probe = {.head = head, .size = io_size(file), .name = file->name};
+	const char *foreign;
 	int r;
 
 	if (!head)
@@ -113,7 +114,13 @@ int img_probe(struct io *file, const struct format **fmt, struct err *err)
 	if (r < 0)
 		return r;
 	*fmt = format_probe(&probe);
-	return 0;
+	foreign = format_foreign(&probe);
+	if (!foreign || strcmp((*fmt)->name, "raw") != 0)
+		return 0;
+	return err_set(err, ENOTSUP,
+		       "%s: begins like an image of the format %s, which is not supported (-f raw "
+		       "takes its bytes for a disk)",
+		       file->name, foreign);
 }
 
 /* "proto:…", "json:{…": a colon before any slash. */

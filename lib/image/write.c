@@ -259,7 +259,7 @@ static int vet_head(struct img *img, const void *buf, size_t len, uint64_t off, 
 	memcpy(head + off, buf, min_u64(len, PROBE_HEAD - off));
 	probe.head = head;
 	probe.size = max_u64(io_size(&img->io), off + len);
-	if (format_probe(&probe) == img->fmt)
+	if (format_probe(&probe) == img->fmt && !format_foreign(&probe))
 		return 0;
 	return err_set(err, EPERM,
 		       "%s: at offset %" PRIu64
@@ -287,6 +287,20 @@ static int write_through(struct img *img, const void *buf, size_t len, uint64_t 
 	if (img->probed && off < PROBE_HEAD)
 		return write_head(img, buf, len, off, err);
 	return io_pwrite(img->file, buf, len, off, err);
+}
+
+/* Zeros may end a header that begins as data. */
+static int zero_through(struct img *img, uint64_t off, uint64_t len, unsigned flags,
+			struct err *err)
+{
+	uint64_t head = 0;
+	int r = 0;
+
+	if (img->probed && off < PROBE_HEAD) {
+		head = min_u64(len, PROBE_HEAD - off);
+		r = write_head(img, zero_buf, head, off, err);
+	}
+	return r < 0 || head == len ? r : io_zero(img->file, off + head, len - head, flags, err);
 }
 
 /* The file may end within the disk's last sector. */
@@ -439,7 +453,7 @@ static int clear_once(struct img *img, enum clearing what, uint64_t off, uint64_
 		return r;
 	if (what == CLEAR_ZERO)
 		r = img->fmt->zero ? img_zero_inner(img, off, len, flags, err)
-				   : io_zero(img->file, off, len, flags, err);
+				   : zero_through(img, off, len, flags, err);
 	else
 		r = img->fmt->discard ? discard_inner(img, off, off + len, err)
 				      : discard_through(img, off, len, err);

@@ -127,6 +127,7 @@ static int plan_image(struct conversion *c, struct opts *opts, struct err *err)
 		.size = req->stream ? 0 : io_size(c->copy.src),
 		.backing = req->backing,
 		.backing_format = req->backing_format,
+		.backing_flags = req->backing_flags,
 		.opts = opts,
 	};
 	int r = options_without_size(req->opts, opts, err);
@@ -142,7 +143,10 @@ static int plan_image(struct conversion *c, struct opts *opts, struct err *err)
 static int plan_layer(struct conversion *c, struct err *err)
 {
 	CLEANUP_FREE char *path = NULL;
-	struct img_open_args args = {.format = c->plan.backing_format, .flags = IMG_NO_BACKING};
+	struct img_open_args args = {
+		.format = c->plan.backing_format,
+		.flags = c->req->backing_flags | IMG_NO_BACKING,
+	};
 	struct img *backing;
 	int r;
 

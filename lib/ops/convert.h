@@ -27,6 +27,7 @@ struct convert_request {
 	const struct opts *opts;    /* as for create; NULL: none. A size is ignored */
 	const char *backing;        /* copy the top layer only, over this; or NULL */
 	const char *backing_format; /* needed with backing */
+	unsigned backing_flags;     /* IMG_…, for opening it and what is behind it */
 
 	/* src, layer, backing_size, build, dst and dst_zero are filled in. */
 	struct copy_args copy;

@@ -53,6 +53,79 @@ static void not_raw(void **state)
 	io_close(&img->io);
 }
 
+/* One header per format that QEMU would find by probing. */
+static const struct {
+	const char *name;
+	size_t at, len;
+	const char *magic;
+} foreign[] = {
+	{"VMDK", 0, 4, "KDMV"},
+	{"VMDK", 0, 4, "COWD"},
+	{"VMDK", 0, 21, "# Disk DescriptorFile"},
+	{"VMDK", 0, 8, "\xbe\xba\xfe\xca\0\0\0\0"},
+	{"VHDX", 0, 8, "vhdxfile"},
+	{"VHD", 0, 8, "conectix"},
+	{"VDI", 64, 4, "\x7f\x10\xda\xbe"},
+	{"QED", 0, 4, "QED\0"},
+	{"LUKS", 0, 6, "LUKS\xba\xbe"},
+	{"Parallels", 0, 16, "WithoutFreeSpace"},
+	{"Parallels", 0, 16, "WithouFreSpacExt"},
+	{"Bochs", 0, 22, "Bochs Virtual HD Image"},
+	{"cloop", 0, 23, "#!/bin/sh\n#V2.0 Format\n"},
+};
+
+static void foreign_is_not_raw(void **state)
+{
+	(void)state;
+	for (size_t i = 0; i < sizeof(foreign) / sizeof(foreign[0]); i++) {
+		char bytes[512];
+		struct io *file;
+		struct img *img;
+
+		memset(bytes, 1, sizeof(bytes));
+		memcpy(bytes + foreign[i].at, foreign[i].magic, foreign[i].len);
+		file = disk_from_bytes(bytes, sizeof(bytes), "disk");
+		fails(img_open_io(file, NULL, 0, NULL, &img, &e), -ENOTSUP, &e, foreign[i].name);
+		img = disk_open(file, "raw", IMG_RDWR, NULL);
+		io_close(&img->io);
+		io_close(file);
+		/* Cut in the middle of its magic it is nothing. */
+		file = disk_from_bytes(bytes, foreign[i].at + foreign[i].len - 1, "disk");
+		img = disk_open(file, NULL, 0, NULL);
+		assert_string_equal(img->fmt->name, "raw");
+		io_close(&img->io);
+		io_close(file);
+	}
+}
+
+static void no_foreign_header(void **state)
+{
+	(void)state;
+	for (size_t i = 0; i < sizeof(foreign) / sizeof(foreign[0]); i++) {
+		char bytes[4096];
+		struct io *file;
+		struct img *img;
+		size_t last = foreign[i].at + foreign[i].len - 1;
+
+		memset(bytes, 1, sizeof(bytes));
+		file = disk_from_bytes(bytes, sizeof(bytes), "disk");
+		img = disk_open(file, NULL, IMG_RDWR, NULL);
+		fails(io_pwrite(&img->io, foreign[i].magic, foreign[i].len, foreign[i].at, &e),
+		      -EPERM, &e, "another image format");
+		/* All but its last byte, then that one: as data, and where it is 0 as a zero. */
+		ok(io_pwrite(&img->io, foreign[i].magic, foreign[i].len - 1, foreign[i].at, &e),
+		   &e);
+		fails(io_pwrite(&img->io, foreign[i].magic + foreign[i].len - 1, 1, last, &e),
+		      -EPERM, &e, "another image format");
+		if (foreign[i].magic[foreign[i].len - 1] == 0)
+			fails(io_zero(&img->io, last, 600, IO_ZERO_UNMAP, &e), -EPERM, &e,
+			      "another image format");
+		ok(io_zero(&img->io, 0, 4096, IO_ZERO_UNMAP, &e), &e);
+		io_close(&img->io);
+		io_close(file);
+	}
+}
+
 static void no_new_format(void **state)
 {
 	struct io *file = disk_from_bytes(&(char[4096]){0}, 4096, "guessed.raw");
@@ -146,6 +219,8 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(odd_end),
 		cmocka_unit_test(not_raw),
+		cmocka_unit_test(foreign_is_not_raw),
+		cmocka_unit_test(no_foreign_header),
 		cmocka_unit_test(no_new_format),
 		cmocka_unit_test(no_new_format_in_two_halves),
 	};
