@@ -311,6 +311,21 @@ struct imgkit_compact_result {
 IMGKIT_API int imgkit_compact(struct imgkit_image *image, struct imgkit_compact_result *result,
 			      size_t result_size, struct imgkit_job *job, struct imgkit_err *err);
 
+struct imgkit_sparsify_result {
+	uint64_t scanned; /* bytes of the disk that were stored in this image */
+	uint64_t freed;   /* of those, zeros that now take no space */
+	uint64_t kept;    /* zeros that the format has no way to record */
+};
+
+/*
+ * Frees the space of what the image (not its backing file) stores and reads as zeros. The image must
+ * be open for writing, and nothing else may write to it meanwhile. workers: threads, 0: the number of
+ * CPUs. result is filled also after a failure. result_size: sizeof(struct imgkit_sparsify_result).
+ */
+IMGKIT_API int imgkit_sparsify(struct imgkit_image *image, unsigned workers,
+			       struct imgkit_sparsify_result *result, size_t result_size,
+			       struct imgkit_job *job, struct imgkit_err *err);
+
 struct imgkit_measure_result {
 	uint64_t required;        /* bytes of file for the data of the source */
 	uint64_t fully_allocated; /* bytes of file when all of the disk has been written to */

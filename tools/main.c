@@ -19,7 +19,7 @@
 /* In the order in which --help lists them: along the life of an image. */
 static const struct cmd *const commands[] = {
 	&cmd_create, &cmd_info,    &cmd_check,   &cmd_convert,  &cmd_resize,  &cmd_snapshot,
-	&cmd_map,    &cmd_measure, &cmd_compare, &cmd_checksum, &cmd_compact,
+	&cmd_map,    &cmd_measure, &cmd_compare, &cmd_checksum, &cmd_compact, &cmd_sparsify,
 };
 
 static const struct cmd *command_find(const char *name)

@@ -10,6 +10,7 @@
 
 #include "base/bytes.h"
 #include "ops/compact.h"
+#include "ops/sparsify.h"
 #include "tell.h"
 
 #define SECTOR  512
@@ -380,6 +381,18 @@ static void do_compact(struct runner *r)
 	returned(r);
 }
 
+static void do_sparsify(struct runner *r)
+{
+	struct sparsify_result res;
+	struct err e = {0};
+	struct op *op = begin_op(r, "sparsify", 0, 0);
+
+	op->durable = op->rare = true;
+	issue(r);
+	must(sparsify_run(r->img, 1, &res, NULL, &e), &e);
+	returned(r);
+}
+
 static void do_reopen(struct runner *r)
 {
 	struct err e = {0};
@@ -400,8 +413,9 @@ static void do_one(struct runner *r)
 		unsigned weight;
 		void (*run)(struct runner *);
 	} ops[] = {
-		{40, do_write}, {8, do_zero},  {8, do_discard}, {14, do_flush}, {9, do_create},
-		{7, do_remove}, {4, do_apply}, {3, do_resize},  {3, do_reopen}, {4, do_compact},
+		{38, do_write}, {8, do_zero},    {8, do_discard},  {14, do_flush},
+		{9, do_create}, {7, do_remove},  {4, do_apply},    {3, do_resize},
+		{3, do_reopen}, {4, do_compact}, {2, do_sparsify},
 	};
 	uint64_t pick = rng_below(&r->rng, 100);
 

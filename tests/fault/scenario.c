@@ -10,6 +10,7 @@
 
 #include "base/bytes.h"
 #include "ops/compact.h"
+#include "ops/sparsify.h"
 #include "oracle.h"
 #include "tell.h"
 
@@ -62,9 +63,10 @@ static const struct step checks[] = {
 	{STEP_WRITE, 70, 100}, {STEP_REPAIR, 0, 0},  {STEP_WRITE, 0, 64},    {STEP_END, 0, 0},
 };
 static const struct step compacts[] = {
-	{STEP_WRITE, 50, 60}, {STEP_CREATE, 1, 0},  {STEP_WRITE, 300, 40}, {STEP_DISCARD, 0, 64},
-	{STEP_WRITE, 90, 20}, {STEP_COMPACT, 0, 0}, {STEP_WRITE, 64, 16},  {STEP_REMOVE, 1, 0},
-	{STEP_COMPACT, 0, 0}, {STEP_WRITE, 200, 9}, {STEP_END, 0, 0},
+	{STEP_WRITE, 50, 60}, {STEP_CREATE, 1, 0}, {STEP_WRITE, 300, 40}, {STEP_DISCARD, 0, 64},
+	{STEP_WRITE, 90, 20}, {STEP_ZERO, 60, 16}, {STEP_SPARSIFY, 0, 0}, {STEP_COMPACT, 0, 0},
+	{STEP_WRITE, 64, 16}, {STEP_REMOVE, 1, 0}, {STEP_COMPACT, 0, 0},  {STEP_WRITE, 200, 9},
+	{STEP_END, 0, 0},
 };
 const struct script scripts[] = {
 	{"writes", writes}, {"snapshots", snapshots}, {"sizes", sizes},
@@ -437,6 +439,17 @@ static int do_compact(struct run *r, struct step s, struct err *err)
 	return code;
 }
 
+static int do_sparsify(struct run *r, struct step s, struct err *err)
+{
+	struct sparsify_result res;
+	int code = sparsify_run(r->img, 1, &res, NULL, err);
+
+	(void)s;
+	if (code == 0)
+		cells_durable(&r->cells);
+	return code;
+}
+
 static int do_flush(struct run *r, struct step s, struct err *err)
 {
 	int code = s.kind == STEP_SETTLE ? img_settle(r->img, err) : io_flush(&r->img->io, err);
@@ -449,11 +462,14 @@ static int do_flush(struct run *r, struct step s, struct err *err)
 static int do_step(struct run *r, const struct step *s, struct err *err)
 {
 	static int (*const run[])(struct run *, struct step, struct err *) = {
-		[STEP_WRITE] = do_write,   [STEP_ZERO] = do_clear,    [STEP_UNMAP] = do_clear,
-		[STEP_DISCARD] = do_clear, [STEP_READ] = do_read,     [STEP_MAP] = do_map,
-		[STEP_FLUSH] = do_flush,   [STEP_SETTLE] = do_flush,  [STEP_CREATE] = do_create,
-		[STEP_APPLY] = do_apply,   [STEP_REMOVE] = do_remove, [STEP_RESIZE] = do_resize,
-		[STEP_CHECK] = do_check,   [STEP_REPAIR] = do_check,  [STEP_COMPACT] = do_compact,
+		[STEP_WRITE] = do_write,     [STEP_ZERO] = do_clear,
+		[STEP_UNMAP] = do_clear,     [STEP_DISCARD] = do_clear,
+		[STEP_READ] = do_read,       [STEP_MAP] = do_map,
+		[STEP_FLUSH] = do_flush,     [STEP_SETTLE] = do_flush,
+		[STEP_CREATE] = do_create,   [STEP_APPLY] = do_apply,
+		[STEP_REMOVE] = do_remove,   [STEP_RESIZE] = do_resize,
+		[STEP_CHECK] = do_check,     [STEP_REPAIR] = do_check,
+		[STEP_COMPACT] = do_compact, [STEP_SPARSIFY] = do_sparsify,
 	};
 
 	return run[s->kind](r, *s, err);

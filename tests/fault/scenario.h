@@ -33,6 +33,7 @@ enum step_kind {
 	STEP_CHECK,
 	STEP_REPAIR,
 	STEP_COMPACT,
+	STEP_SPARSIFY,
 };
 
 struct step {

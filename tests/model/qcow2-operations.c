@@ -17,6 +17,7 @@
 #include "base/bytes.h"
 #include "model.h"
 #include "ops/compact.h"
+#include "ops/sparsify.h"
 #include "peer.h"
 #include "tell.h"
 
@@ -308,16 +309,25 @@ static void do_compact(struct model *m)
 	must(compact_run(m->img, &res, NULL, &e), &e);
 }
 
+static void do_sparsify(struct model *m)
+{
+	struct sparsify_result res;
+	struct err e = {0};
+
+	must(sparsify_run(m->img, 2, &res, NULL, &e), &e);
+}
+
 static const struct {
 	unsigned weight;
 	const char *name;
 	void (*run)(struct model *);
 } operations[] = {
-	{420, "write", do_write},    {120, "read", do_read},        {100, "zero", do_zero},
-	{80, "discard", do_discard}, {60, "flush", do_flush},       {20, "map", do_map},
-	{20, "resize", do_resize},   {20, "snapshot", do_snapshot}, {10, "apply", do_apply},
-	{15, "remove", do_remove},   {5, "view", do_view},          {5, "reopen", do_reopen},
-	{5, "crash", do_crash},      {3, "check", do_check},        {4, "compact", do_compact},
+	{420, "write", do_write},     {120, "read", do_read},        {100, "zero", do_zero},
+	{80, "discard", do_discard},  {60, "flush", do_flush},       {20, "map", do_map},
+	{20, "resize", do_resize},    {20, "snapshot", do_snapshot}, {10, "apply", do_apply},
+	{15, "remove", do_remove},    {5, "view", do_view},          {5, "reopen", do_reopen},
+	{5, "crash", do_crash},       {3, "check", do_check},        {4, "compact", do_compact},
+	{4, "sparsify", do_sparsify},
 };
 
 static bool trace;

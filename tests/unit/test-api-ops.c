@@ -221,6 +221,27 @@ static void test_compact(void **state)
 	imgkit_close(image);
 }
 
+static void test_sparsify(void **state)
+{
+	static const char zeros[65536];
+	struct imgkit_sparsify_result result;
+	struct imgkit_image *image;
+	struct imgkit_extent x;
+
+	(void)state;
+	make_source("sparse", "hello");
+	image = open_image("sparse", IMGKIT_RDWR);
+	ok(imgkit_pwrite(image, zeros, sizeof(zeros), 0, &err), &err);
+	ok(imgkit_sparsify(image, 0, &result, sizeof(result), NULL, &err), &err);
+	assert_true(result.scanned == 2 * 65536 && result.freed == 65536 && result.kept == 0);
+	ok(imgkit_map(image, 0, SIZE, &x, &err), &err);
+	assert_true(x.kind == IMGKIT_ZERO && x.host == IMGKIT_NO_HOST);
+	imgkit_close(image);
+	image = open_image("sparse", 0);
+	assert_int_equal(imgkit_sparsify(image, 1, &result, sizeof(result), NULL, &err), -EROFS);
+	imgkit_close(image);
+}
+
 static void test_measure(void **state)
 {
 	struct imgkit_measure_result m;
@@ -253,6 +274,7 @@ int main(void)
 		cmocka_unit_test(test_compare),
 		cmocka_unit_test(test_check),
 		cmocka_unit_test(test_compact),
+		cmocka_unit_test(test_sparsify),
 		cmocka_unit_test(test_measure),
 	};
 
