@@ -174,6 +174,19 @@ enum imgkit_prealloc {
 IMGKIT_API int imgkit_resize(struct imgkit_image *image, uint64_t size,
 			     enum imgkit_prealloc prealloc, struct imgkit_err *err);
 
+enum imgkit_amend_flags {
+	IMGKIT_AMEND_SHRINK = 1 << 0, /* permit a smaller size: what lies beyond is lost */
+};
+
+struct imgkit_job;
+
+/*
+ * Changes options that the image was made with: options is "key=value,...", as for `img amend -o`.
+ * On stable storage on return. -ENOTSUP, -EINVAL, -ERANGE: it cannot be, and nothing has changed.
+ */
+IMGKIT_API int imgkit_amend(struct imgkit_image *image, const char *options, unsigned flags,
+			    struct imgkit_job *job, struct imgkit_err *err);
+
 enum imgkit_extent_kind {
 	IMGKIT_ABSENT = 0,     /* held nowhere in the chain; reads as zeros */
 	IMGKIT_ZERO = 1,       /* recorded as zeros */
@@ -213,8 +226,6 @@ IMGKIT_API int imgkit_info(struct imgkit_image *image, struct imgkit_info *info,
 			   struct imgkit_err *err);
 
 /* ---- jobs: progress and cancel of what takes long ---- */
-
-struct imgkit_job;
 
 /* A job serves one operation; the next one needs a new one. NULL: out of memory. */
 IMGKIT_API struct imgkit_job *imgkit_job_new(void);

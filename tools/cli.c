@@ -54,6 +54,8 @@ static bool begins_line(const char *text)
 		"and exabytes, respectively.",
 		"Could not open backing image.", /* ops/create.c */
 		"Detected format of ",
+		"This option is only supported for", /* ops/amend.c */
+		"You can use 'qemu-img rebase'",     /* qcow2/amend.c */
 	};
 
 	for (unsigned i = 0; i < ARRAY_LEN(lines); i++) {

@@ -114,6 +114,9 @@ bool cli_driver(const struct cli *cli, const char *path, const char *name);
  */
 void cli_options_help(const struct cli *cli, const struct format *fmt, bool with_target);
 
+/* The same for the options that amend can change. */
+void cli_amend_help(const struct cli *cli, const struct format *fmt);
+
 /* A JSON value in the peer's layout, on stdout; takes v. NULL: "out of memory". Returns 0 or 1. */
 int cli_print_json(const struct cli *cli, json_t *v);
 
@@ -167,6 +170,6 @@ int progress_stop(struct progress *p, bool ok);
 bool progress_parse(const struct cli *cli, const char *text, enum progress_mode *mode);
 
 extern const struct cmd cmd_create, cmd_info, cmd_check, cmd_convert, cmd_resize, cmd_snapshot,
-	cmd_map, cmd_measure, cmd_compare, cmd_checksum, cmd_compact, cmd_sparsify;
+	cmd_map, cmd_measure, cmd_compare, cmd_checksum, cmd_compact, cmd_sparsify, cmd_amend;
 
 #endif

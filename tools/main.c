@@ -18,8 +18,9 @@
 
 /* In the order in which --help lists them: along the life of an image. */
 static const struct cmd *const commands[] = {
-	&cmd_create, &cmd_info,    &cmd_check,   &cmd_convert,  &cmd_resize,  &cmd_snapshot,
-	&cmd_map,    &cmd_measure, &cmd_compare, &cmd_checksum, &cmd_compact, &cmd_sparsify,
+	&cmd_create,   &cmd_info,     &cmd_check,    &cmd_convert, &cmd_resize,
+	&cmd_amend,    &cmd_snapshot, &cmd_map,      &cmd_measure, &cmd_compare,
+	&cmd_checksum, &cmd_compact,  &cmd_sparsify,
 };
 
 static const struct cmd *command_find(const char *name)
@@ -143,6 +144,14 @@ static void print_option_data(const struct cmd *cmd, const struct cmd_opt *o)
 	       o->name ? o->name : "", o->arg ? o->arg : "-", o->help);
 }
 
+static void print_format_options(const char *kind, const struct format *fmt, const struct opt *o)
+{
+	for (; o && o->name; o++) {
+		if (!o->refused)
+			printf("%s\t%s\t%s\t%s\n", kind, fmt->name, o->name, o->help);
+	}
+}
+
 /*
  * Everything that the bash completion and the test of the man pages need to know, one fact per
  * line, fields separated by tabs; a field that is not there is "-".
@@ -158,11 +167,8 @@ static void print_completion_data(void)
 	}
 	for (unsigned i = 0; formats[i]; i++) {
 		printf("format\t%s\t%s\n", formats[i]->name, formats[i]->summary);
-		for (const struct opt *o = formats[i]->create_opts; o && o->name; o++) {
-			if (!o->refused)
-				printf("create-option\t%s\t%s\t%s\n", formats[i]->name, o->name,
-				       o->help);
-		}
+		print_format_options("create-option", formats[i], formats[i]->create_opts);
+		print_format_options("amend-option", formats[i], formats[i]->amend_opts);
 	}
 }
 

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
-/* `-o help`: the options of a format, as create, convert and measure list them. */
+/* `-o help`: the options of a format, as create, convert, measure and amend list them. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -52,27 +52,40 @@ static bool is_listed(const struct cli *cli, const struct format *fmt, const str
 	       strcmp(o->name, "preallocation") != 0;
 }
 
-void cli_options_help(const struct cli *cli, const struct format *fmt, bool with_target)
+static void print_tables(const struct cli *cli, const struct format *fmt,
+			 const struct opt *const *tables, unsigned n_tables, bool with_target)
 {
-	const struct opt *const tables[] = {fmt->create_opts,
-					    with_target ? target_create_opts : NULL};
 	const struct opt *list[64];
 	unsigned n = 0;
 
-	for (unsigned i = 0; i < ARRAY_LEN(tables); i++) {
+	for (unsigned i = 0; i < n_tables; i++) {
 		for (const struct opt *o = tables[i]; o && o->name && n < ARRAY_LEN(list); o++) {
 			if (is_listed(cli, fmt, o, with_target))
 				list[n++] = o;
 		}
 	}
+	qsort(list, n, sizeof(list[0]), by_name);
+	for (unsigned i = 0; i < n; i++)
+		print_opt(cli, list[i]);
+}
+
+void cli_options_help(const struct cli *cli, const struct format *fmt, bool with_target)
+{
+	const struct opt *const tables[] = {fmt->create_opts,
+					    with_target ? target_create_opts : NULL};
+
 	if (with_target)
 		printf("Supported options:\n");
 	else
 		printf("Supported %s options:\n", fmt->name);
-	qsort(list, n, sizeof(list[0]), by_name);
-	for (unsigned i = 0; i < n; i++)
-		print_opt(cli, list[i]);
+	print_tables(cli, fmt, tables, ARRAY_LEN(tables), with_target);
 	if (!with_target)
 		printf("\nThe protocol level may support further options.\n"
 		       "Specify the target filename to include those options.\n");
+}
+
+void cli_amend_help(const struct cli *cli, const struct format *fmt)
+{
+	printf("Amend options for '%s':\n", fmt->name);
+	print_tables(cli, fmt, &fmt->amend_opts, 1, false);
 }

@@ -6,6 +6,7 @@
 
 #include "base/bytes.h"
 #include "base/opt.h"
+#include "ops/amend.h"
 #include "ops/compare.h"
 #include "ops/convert.h"
 #include "ops/create.h"
@@ -120,6 +121,22 @@ int imgkit_convert(const char *source, const char *target, const char *format,
 	}
 	io_close(dst ? &dst->io : NULL);
 	io_close(src ? &src->io : NULL);
+	opts_free(&values);
+	return r ? api_fail(err, r, &e) : 0;
+}
+
+int imgkit_amend(struct imgkit_image *image, const char *options, unsigned flags,
+		 struct imgkit_job *job, struct imgkit_err *err)
+{
+	struct opts values = {0};
+	struct err e = {0};
+	int r;
+
+	if (!options || (flags & ~(unsigned)IMGKIT_AMEND_SHRINK))
+		return api_invalid(err, "no options, or an unknown flag");
+	r = opts_parse(&values, options, &e);
+	if (r == 0)
+		r = amend(image->img, &values, flags ? AMEND_SHRINK : 0, api_job(job), &e);
 	opts_free(&values);
 	return r ? api_fail(err, r, &e) : 0;
 }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-/* Changes that exclude everything else: resize, snapshots, check. Each takes the gate alone. */
+/* Changes that exclude everything else: resize, amend, snapshots, check. Each takes the gate alone. */
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -52,6 +52,18 @@ int img_compact(struct img *img, struct compact_result *res, struct job *job, st
 			       img->io.name, img->fmt->name);
 	r = enter(img, "compact", err);
 	return r < 0 ? r : leave(img, img->fmt->compact(img, res, job, err));
+}
+
+int img_amend(struct img *img, const struct opts *opts, unsigned flags, struct job *job,
+	      struct err *err)
+{
+	int r;
+
+	if (!img->fmt->amend)
+		return err_set(err, ENOTSUP, "Format driver '%s' does not support option amendment",
+			       img->fmt->name);
+	r = enter(img, "amend", err);
+	return r < 0 ? r : leave(img, img->fmt->amend(img, opts, flags, job, err));
 }
 
 static int need_snapshots(struct img *img, struct err *err)

@@ -186,6 +186,10 @@ struct format {
 	int (*settle)(struct img *, struct err *);
 	/* Under gate (exclusive). prealloc: one of PREALLOC_…, for the grown part. */
 	int (*resize)(struct img *, uint64_t size, int prealloc, struct err *);
+	/* Under gate (exclusive). Changes the options that were given (all are in amend_opts);
+	 * flags: AMEND_…. What cannot be is refused before anything changes. */
+	const struct opt *amend_opts; /* NULL: none can be changed */
+	int (*amend)(struct img *, const struct opts *, unsigned flags, struct job *, struct err *);
 	int (*info)(struct img *, struct img_info *, struct err *);
 	int (*check)(struct img *, unsigned fix, struct check_result *, const struct check_sink *,
 		     struct job *, struct err *);
@@ -208,6 +212,7 @@ struct format {
 	const struct snapshot_ops *snapshots; /* NULL: none */
 };
 
+enum { AMEND_SHRINK = 1 << 0 }; /* permission to make the disk smaller */
 enum { PREALLOC_OFF, PREALLOC_METADATA, PREALLOC_FALLOC, PREALLOC_FULL };
 
 struct img {
@@ -292,6 +297,8 @@ int img_has_file_holes(struct img *img, bool *holes, struct err *err);
 
 /* Changes that exclude everything else; each takes the gate. Durable on return. */
 int img_resize(struct img *img, uint64_t size, int prealloc, struct err *err);
+int img_amend(struct img *img, const struct opts *opts, unsigned flags, struct job *job,
+	      struct err *err);
 int img_snapshot_create(struct img *img, const char *name, const struct snapshot *meta,
 			struct err *err);
 int img_snapshot_apply(struct img *img, unsigned index, struct err *err);

@@ -136,7 +136,7 @@ static bool grow_on(struct judge *j, struct img *img)
 
 	expect(buf);
 	if (img_resize(img, old + more, PREALLOC_OFF, &e) < 0)
-		fine = j->w->version == 2 || wrong(j, "growing: %s", e.msg);
+		fine = j->oracle.version == 2 || wrong(j, "growing: %s", e.msg);
 	else if (io_pread(&img->io, buf, more, old, &e) < 0)
 		fine = wrong(j, "reading what was added: %s", e.msg);
 	else if (!bytes_are_zero(buf, more))

@@ -63,6 +63,39 @@ static bool judge_metadata(struct judge *j, const struct truth *t)
 	return wrong(j, "COPIED is missing %u times: %s", o->copied_missing, o->text);
 }
 
+static uint64_t number(const unsigned char *p, unsigned bytes)
+{
+	uint64_t v = 0;
+
+	while (bytes--)
+		v = v << 8 | *p++;
+	return v;
+}
+
+/* What follows the fixed fields: the list of extensions up to its end, and the backing's name. */
+static bool judge_header(struct judge *j)
+{
+	const struct oracle *o = &j->oracle;
+	const char *want = j->w->backing_name;
+	uint64_t name = number(o->p + 8, 8), len = number(o->p + 16, 4);
+	uint64_t at = o->version < 3 ? 72 : number(o->p + 100, 4), end = name ? name : o->cluster;
+	unsigned stored = 0;
+	uint32_t type;
+
+	if (!*want != !name || (name && (len != strlen(want) || name + len > o->cluster ||
+					 memcmp(o->p + name, want, len) != 0)))
+		return wrong(j, "the name of the backing file at %" PRIu64, name);
+	for (;; at += 8 + (number(o->p + at + 4, 4) + 7) / 8 * 8) {
+		type = at + 8 <= end ? (uint32_t)number(o->p + at, 4) : 1;
+		if (type != 0xe2792aca && type != 0x6803f857)
+			break;
+		stored += type == 0xe2792aca && !memcmp(o->p + at + 4, "\0\0\0\3raw", 7);
+	}
+	if (type || stored != (*want != 0))
+		return wrong(j, "header extension %" PRIx32 " at %" PRIu64, type, at);
+	return true;
+}
+
 /* ---- data ---- */
 
 struct tree {
@@ -241,7 +274,7 @@ bool judge_state(struct judge *j, const struct truth *t, const unsigned char *p,
 	j->states++;
 	if (!oracle_judge(&j->oracle, p, len))
 		return wrong(j, "%s", o->text);
-	if (!judge_metadata(j, t))
+	if (!judge_header(j) || !judge_metadata(j, t))
 		return false;
 	if (o->size != t->size_before && o->size != t->size_after)
 		return wrong(j, "disk of %" PRIu64 " bytes", o->size);

@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include "base/bytes.h"
+#include "base/opt.h"
 #include "ops/compact.h"
 #include "ops/sparsify.h"
 #include "tell.h"
@@ -26,6 +27,7 @@ struct runner {
 	uint64_t size;     /* sectors now */
 	uint64_t *current; /* value of each sector */
 	struct shots shots;
+	unsigned version, refcount_bits; /* now */
 	unsigned n_done, n_names;
 	unsigned char *buf; /* one disk */
 	uint64_t hot[10];   /* clusters that most operations meet at */
@@ -39,7 +41,7 @@ static void choose(struct workload *w)
 	uint64_t cluster;
 
 	w->version = rng_percent(&r, 30) ? 2 : 3;
-	w->cluster_bits = rng_percent(&r, 55) ? 9 : 12;
+	w->cluster_bits = rng_percent(&r, 55) ? 9 : rng_percent(&r, 80) ? 12 : 13;
 	w->refcount_bits = w->version == 2 ? 16 : 1u << rng_below(&r, 7);
 	if (w->refcount_bits == 1 && rng_percent(&r, 70))
 		w->refcount_bits = 2; /* no snapshots with 1 */
@@ -58,6 +60,13 @@ static void choose(struct workload *w)
 	w->n_sectors = (w->size + w->size / 4) / SECTOR;
 	if (rng_percent(&r, 35) && !w->near_growth)
 		w->backing_size = rng_range(&r, 8, w->n_sectors) * SECTOR;
+	if (w->backing_size) { /* a long one does not fit into the first sector with version 3 */
+		unsigned more = w->cluster_bits > 9 && rng_percent(&r, 70) ? 200 : 0;
+
+		for (unsigned i = 0; i < more; i++)
+			strcat(w->backing_name, "./");
+		strcat(w->backing_name, "base.img");
+	}
 	w->autoclear = w->version == 3 && rng_percent(&r, 30);
 	w->n_ops = (unsigned)rng_range(&r, 30, 120);
 	snprintf(w->text, sizeof(w->text),
@@ -118,7 +127,7 @@ static struct io *make_image(struct workload *w)
 	if (w->backing_size) {
 		sectors_fill(bytes, w->backing, w->backing_size / SECTOR);
 		w->backing_file = disk_from_bytes(bytes, w->backing_size, "base.img");
-		args.backing = "base.img";
+		args.backing = w->backing_name;
 		args.backing_format = "raw";
 	}
 	for (uint64_t s = 0; s < w->size / SECTOR; s++) {
@@ -294,7 +303,7 @@ static void do_create(struct runner *r)
 	op->durable = op->snapshot = op->rare = true;
 	issue(r);
 	refused(r, op, img_snapshot_create(r->img, s->name, NULL, &e), -EINVAL,
-		w->refcount_bits <= 8, &e);
+		r->refcount_bits <= 8, &e);
 	returned(r);
 }
 
@@ -344,7 +353,7 @@ static void do_apply(struct runner *r)
 	op->durable = op->snapshot = op->rare = true;
 	issue(r);
 	refused(r, op, img_snapshot_apply(r->img, index_of(r, i), &e), -EINVAL,
-		w->refcount_bits <= 8, &e);
+		r->refcount_bits <= 8, &e);
 	returned(r);
 }
 
@@ -365,7 +374,53 @@ static void do_resize(struct runner *r)
 		mode = PREALLOC_METADATA;
 	issue(r);
 	refused(r, op, img_resize(r->img, new *SECTOR, mode, &e), -ENOTSUP,
-		r->w->version == 2 && r->shots.n, &e);
+		r->version == 2 && r->shots.n, &e);
+	returned(r);
+}
+
+/* What amend is asked for; v and bits: what the image has afterwards. */
+static void choose_amend(struct runner *r, char *text, size_t room, unsigned *v, unsigned *bits)
+{
+	static const char *const lazy[] = {"", "", ",lazy_refcounts=on", ",lazy_refcounts=off"};
+	const char *more = lazy[rng_below(&r->rng, ARRAY_LEN(lazy))];
+
+	*v = r->version;
+	*bits = r->refcount_bits;
+	if (rng_percent(&r->rng, 60))
+		*v = 5 - r->version;
+	if (rng_percent(&r->rng, 50))
+		*bits = 1u << rng_below(&r->rng, 7);
+	if (*v == 2) {
+		*bits = 16;
+		more = "";
+	}
+	snprintf(text, room, "compat=%s,refcount_bits=%u%s", *v == 2 ? "0.10" : "1.1", *bits, more);
+}
+
+static void do_amend(struct runner *r)
+{
+	unsigned v, bits;
+	struct opts opts = {0};
+	struct err e = {0};
+	char text[80];
+	struct op *op;
+	int code;
+
+	choose_amend(r, text, sizeof(text), &v, &bits);
+	must(opts_parse(&opts, text, &e), &e);
+	op = begin_op(r, "amend", 0, 0);
+	op->durable = op->rare = true;
+	issue(r);
+	code = img_amend(r->img, &opts, 0, NULL, &e);
+	opts_free(&opts);
+	/* A refcount is too large, or snapshots are of another size than the disk. */
+	if (code == -ERANGE && bits < r->refcount_bits) {
+		refused(r, op, code, code, true, &e);
+	} else if (!refused(r, op, code, -ENOTSUP, v < r->version && r->shots.n, &e)) {
+		r->version = v;
+		r->refcount_bits = bits;
+		r->w->n_amended++;
+	}
 	returned(r);
 }
 
@@ -413,9 +468,9 @@ static void do_one(struct runner *r)
 		unsigned weight;
 		void (*run)(struct runner *);
 	} ops[] = {
-		{38, do_write}, {8, do_zero},    {8, do_discard},  {14, do_flush},
+		{34, do_write}, {8, do_zero},    {8, do_discard},  {14, do_flush},
 		{9, do_create}, {7, do_remove},  {4, do_apply},    {3, do_resize},
-		{3, do_reopen}, {4, do_compact}, {2, do_sparsify},
+		{3, do_reopen}, {4, do_compact}, {2, do_sparsify}, {4, do_amend},
 	};
 	uint64_t pick = rng_below(&r->rng, 100);
 
@@ -462,6 +517,8 @@ void workload_run(struct workload *w, uint64_t seed)
 	expect(w->ops && w->shot && r.current && r.buf);
 	memcpy(r.current, w->initial, w->n_sectors * 8);
 	r.size = w->size / SECTOR;
+	r.version = w->version;
+	r.refcount_bits = w->refcount_bits;
 	choose_hot(&r);
 	r.img = workload_open(w, r.file, IMG_RDWR);
 	while (r.n_done < w->n_ops)

@@ -47,6 +47,7 @@ struct workload {
 	bool lazy, coded, near_growth;
 	bool autoclear;              /* the header has a bit that the first change must clear */
 	uint64_t size, backing_size; /* bytes; backing_size 0: none */
+	char backing_name[512];      /* as it stands in the header; "": none */
 	unsigned n_ops;
 	char text[256];
 	/* The beginning. */
@@ -62,6 +63,7 @@ struct workload {
 	bool *hot;             /* sectors with a value of their own at some time */
 	uint64_t *hot_sectors; /* the same as a list */
 	size_t n_hot;
+	unsigned n_amended; /* changes of options that were not refused */
 };
 
 /* Chooses, makes the image, runs, closes. */

@@ -30,6 +30,7 @@ enum step_kind {
 	STEP_APPLY,
 	STEP_REMOVE,
 	STEP_RESIZE, /* first: sectors, n: PREALLOC_… */
+	STEP_AMEND,  /* first: which options */
 	STEP_CHECK,
 	STEP_REPAIR,
 	STEP_COMPACT,

@@ -212,6 +212,24 @@ static void test_resize(void **state)
 	imgkit_close(image);
 }
 
+static void test_amend(void **state)
+{
+	struct imgkit_image *image;
+
+	(void)state;
+	create_qcow2("amend.qcow2");
+	image = open_rw("amend.qcow2");
+	ok(imgkit_pwrite(image, "a", 1, SIZE / 4, &err), &err);
+	assert_int_equal(imgkit_amend(image, NULL, 0, NULL, &err), -EINVAL);
+	assert_int_equal(imgkit_amend(image, "size=1M", 8, NULL, &err), -EINVAL);
+	assert_int_equal(imgkit_amend(image, "refcount_bits=3", 0, NULL, &err), -EINVAL);
+	ok(imgkit_amend(image, "refcount_bits=8,size=2M", IMGKIT_AMEND_SHRINK, NULL, &err), &err);
+	imgkit_close(image);
+	image = open_ro("amend.qcow2");
+	assert_true(imgkit_size(image) == 2 << 20);
+	imgkit_close(image);
+}
+
 static void test_snapshots(void **state)
 {
 	struct imgkit_snapshot snap;
@@ -247,6 +265,7 @@ int main(void)
 		cmocka_unit_test(test_data),         cmocka_unit_test(test_errors),
 		cmocka_unit_test(test_struct_sizes), cmocka_unit_test(test_info),
 		cmocka_unit_test(test_resize),       cmocka_unit_test(test_snapshots),
+		cmocka_unit_test(test_amend),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

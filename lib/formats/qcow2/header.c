@@ -453,15 +453,40 @@ static void encode_fixed(const struct header *h, uint32_t length, struct disk_he
 	d->compression_type = h->compression;
 }
 
+size_t header_fixed_bytes(const struct header *h)
+{
+	if (h->unknown)
+		return h->header_length;
+	return h->version < 3 ? QCOW2_V2_HEADER : sizeof(struct disk_header);
+}
+
+static size_t ext_bytes(uint64_t len)
+{
+	return sizeof(struct disk_ext) + round_up(len, 8);
+}
+
+size_t header_bytes(const struct header *h)
+{
+	size_t n = header_fixed_bytes(h) + ext_bytes(0);
+
+	if (h->backing_format)
+		n += ext_bytes(strlen(h->backing_format));
+	if (h->data_file)
+		n += ext_bytes(strlen(h->data_file));
+	if (h->has_features)
+		n += ext_bytes(sizeof(feature_names));
+	for (unsigned i = 0; i < h->n_ext; i++)
+		n += ext_bytes(h->ext[i].len);
+	return n;
+}
+
 int header_encode(const struct header *h, unsigned char *buf, struct err *err)
 {
 	struct writer w = {.buf = buf, .room = (size_t)1 << h->cluster_bits};
 	struct disk_header d = {0};
-	size_t length = h->version < 3 ? QCOW2_V2_HEADER : sizeof(d);
+	size_t length = header_fixed_bytes(h);
 	size_t name_len = h->backing_name ? strlen(h->backing_name) : 0;
 
-	if (h->unknown)
-		length = h->header_length;
 	memset(buf, 0, w.room);
 	encode_fixed(h, (uint32_t)length, &d);
 	w.at = h->version < 3 ? QCOW2_V2_HEADER : sizeof(d);

@@ -51,6 +51,10 @@ void header_free(struct header *h);
  */
 int header_encode(const struct header *h, unsigned char *buf, struct err *err);
 
+/* Bytes that header_encode fills before the name of the backing file, and before the extensions. */
+size_t header_bytes(const struct header *h);
+size_t header_fixed_bytes(const struct header *h);
+
 /*
  * Writes the fixed fields (the first 72 or 112 bytes, within one sector, so atomic) of an existing
  * header; the backing file name's place is left as it stands in the file. Not flushed.

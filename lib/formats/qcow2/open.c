@@ -270,9 +270,8 @@ int qcow2_reload(struct qcow2 *q, struct err *err)
 	return r;
 }
 
-int qcow2_begin_write(struct qcow2 *q, struct err *err)
+int qcow2_load_refcounts(struct qcow2 *q, struct err *err)
 {
-	uint64_t autoclear = q->h.autoclear;
 	int r = 0;
 
 	if (!q->reftable) {
@@ -282,6 +281,14 @@ int qcow2_begin_write(struct qcow2 *q, struct err *err)
 	}
 	if (r == 0 && !q->guard)
 		r = qcow2_guard_build(q, err);
+	return r;
+}
+
+int qcow2_begin_write(struct qcow2 *q, struct err *err)
+{
+	uint64_t autoclear = q->h.autoclear;
+	int r = qcow2_load_refcounts(q, err);
+
 	/* What we do not keep up to date must not look up to date; version 2 has no such bits. */
 	if (r == 0 && autoclear) {
 		q->h.autoclear = 0;
@@ -373,6 +380,8 @@ const struct format qcow2_format = {
 	.turn = qcow2_turn,
 	.settle = qcow2_settle,
 	.resize = qcow2_resize,
+	.amend_opts = qcow2_amend_opts,
+	.amend = qcow2_amend,
 	.info = qcow2_info,
 	.check = qcow2_check,
 	.compact = qcow2_compact,

@@ -36,6 +36,7 @@ struct qcow2_snapshot {
 	uint32_t l1_size;             /* entries */
 	unsigned char *unknown_extra; /* owned: extra data past what we know, kept verbatim */
 	uint32_t unknown_len;
+	bool short_extra; /* the table on disk lacks what version 3 asks for */
 };
 
 /* Which 512-byte sectors of a table in memory differ from the disk. */
@@ -85,6 +86,8 @@ static inline struct qcow2 *qcow2_of(struct img *img)
 extern const struct format qcow2_format;
 /* Forgets what is cached and reads header, L1, refcount table and snapshots again. */
 int qcow2_reload(struct qcow2 *q, struct err *err);
+/* Reads the refcount table and builds the guard, unless they are there. Changes nothing. */
+int qcow2_load_refcounts(struct qcow2 *q, struct err *err);
 /* Once before the first change: autoclear bits, the dirty bit of lazy refcounts, the guard. */
 int qcow2_begin_write(struct qcow2 *q, struct err *err);
 /* Marks the image corrupt on disk (version 3), refuses further writes. Returns -EUCLEAN. */
@@ -114,6 +117,9 @@ int qcow2_check_entry(struct qcow2 *q, uint64_t entry, uint64_t at, struct err *
 
 /* ---- refcount.c ---- */
 int qcow2_refcount_get(struct qcow2 *q, uint64_t cluster, uint64_t *count, struct err *err);
+/* The refcounts of n neighbours. */
+int qcow2_refcount_load(struct qcow2 *q, uint64_t first, uint64_t n, uint64_t *counts,
+			struct err *err);
 /* One more than the last cluster below `end` that is in use; 0: none. */
 int qcow2_used_end(struct qcow2 *q, uint64_t end, uint64_t *used, struct err *err);
 /* Adds delta (+1, -1). Over the maximum: -ERANGE; below zero: -EUCLEAN. */
@@ -175,7 +181,9 @@ enum barrier {
 	BARRIER_SNAPSHOTS,  /* a header with other snapshots, or L1 - the old ones are freed */
 	BARRIER_REFTABLE,   /* a new refcount table - the header that names it */
 	BARRIER_SIZE,       /* a header with another size - the end of the file is cut */
-	BARRIER_AUTOCLEAR,  /* cleared feature bits - changes that these features do not see */
+	BARRIER_HEADER,     /* what a new header refers to behind the first sector - that sector */
+	BARRIER_HEADER_SWITCH, /* a new header - a change of its fields, or what it permits */
+	BARRIER_AUTOCLEAR,     /* cleared feature bits - changes that these features do not see */
 	BARRIERS,
 };
 /* Flushes the file. After a failure nobody knows what is on the disk, so all writing ends. */
@@ -218,6 +226,8 @@ void qcow2_snapshots_free(struct qcow2 *q);
 /* The table on disk of n snapshots as bytes; the caller frees *out. */
 int qcow2_snapshots_encode(const struct snapshot *s, const struct qcow2_snapshot *d, unsigned n,
 			   unsigned char **out, uint64_t *len, struct err *err);
+/* Writes the table anew, with all that version 3 asks for. Durable. */
+int qcow2_snapshots_rewrite(struct qcow2 *q, struct err *err);
 void qcow2_snapshot_free_one(struct snapshot *s, struct qcow2_snapshot *d);
 /* Reads a snapshot's L1 table, padded to at least `least` entries; the caller frees *out. */
 int qcow2_snapshot_l1(struct qcow2 *q, const struct qcow2_snapshot *d, uint64_t least, be64 **out,
@@ -233,5 +243,20 @@ int qcow2_truncate_file(struct qcow2 *q, struct err *err);
 
 /* ---- compact.c ---- */
 int qcow2_compact(struct img *img, struct compact_result *res, struct job *job, struct err *err);
+/* Whether that is possible at all, for an image of this version. -EINVAL, -ENOTSUP, -EFBIG. */
+int qcow2_may_resize(struct qcow2 *q, uint64_t size, unsigned version, int prealloc,
+		     struct err *err);
+
+/* ---- header_replace.c ---- */
+/*
+ * Writes q->h with all its extensions and names over the header on disk, which stays whole until the
+ * new one is; durable but for the feature name table. -ENOSPC: it does not fit, nothing has changed.
+ */
+int qcow2_replace_header(struct qcow2 *q, struct err *err);
+
+/* ---- amend.c ---- */
+extern const struct opt qcow2_amend_opts[];
+int qcow2_amend(struct img *img, const struct opts *opts, unsigned flags, struct job *job,
+		struct err *err);
 
 #endif

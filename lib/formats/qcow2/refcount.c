@@ -64,6 +64,35 @@ int qcow2_refcount_get(struct qcow2 *q, uint64_t cluster, uint64_t *count, struc
 	return r;
 }
 
+int qcow2_refcount_load(struct qcow2 *q, uint64_t first, uint64_t n, uint64_t *counts,
+			struct err *err)
+{
+	uint64_t per_slice = q->cache.slice * 8 >> q->h.refcount_order;
+
+	while (n) {
+		uint64_t block, i = 0, part;
+		struct mslice *s;
+		int r = qcow2_refcount_block(q, first, &block, err);
+
+		if (r == 0 && block)
+			r = count_slice(q, block, first, &s, &i, err);
+		if (r < 0)
+			return r;
+		if (block) {
+			part = min_u64(n, per_slice - i);
+			for (uint64_t k = 0; k < part; k++)
+				counts[k] = refcount_load(s->data, q->h.refcount_order, i + k);
+		} else {
+			part = min_u64(n, block_entries(q) - (first & (block_entries(q) - 1)));
+			memset(counts, 0, part * sizeof(*counts));
+		}
+		counts += part;
+		first += part;
+		n -= part;
+	}
+	return 0;
+}
+
 int qcow2_refcount_add(struct qcow2 *q, uint64_t cluster, int delta, struct err *err)
 {
 	uint64_t block, i, count, max = refcount_max(q->h.refcount_order);

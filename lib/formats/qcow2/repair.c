@@ -15,7 +15,7 @@
  *	7 the dirty and the corrupt bit are cleared, if nothing is left
  *
  * Blocks that are sound are corrected in place; only what is missing, misplaced or shared gets a new
- * block. While structures move, version 3 images carry the dirty bit.
+ * block. While structures move, and from step 5 on, version 3 images carry the dirty bit.
  */
 #include "formats/qcow2/repair.h"
 
@@ -350,6 +350,11 @@ int check_repair(struct check *ck, struct err *err)
 		ck->check_copied = true;
 		ck->mend_copied = errors || (!ck->sum.check_errors && !ck->sum.corruptions &&
 					     !ck->sum.blocks && !ck->sum.too_low);
+		/* Between steps 5 and 6 a cluster that is not shared any more lacks its flag. */
+		if (ck->mend_copied && ck->sum.too_high)
+			r = mark_dirty(ck, err);
+	}
+	if (r == 0) {
 		r = repair_counts(ck, was_dirty, err);
 	}
 	if (r == 0) {

@@ -240,13 +240,13 @@ static int shrink(struct qcow2 *q, uint64_t size, struct err *err)
 	return r < 0 ? r : qcow2_truncate_file(q, err);
 }
 
-static int may_resize(struct qcow2 *q, uint64_t size, int mode, struct err *err)
+int qcow2_may_resize(struct qcow2 *q, uint64_t size, unsigned version, int mode, struct err *err)
 {
 	if (q->unreadable)
 		return err_set(err, ENOTSUP, "%s: %s", q->img.io.name, q->unreadable_why);
 	if (size % 512)
 		return err_set(err, EINVAL, "The new size must be a multiple of 512");
-	if (q->h.nb_snapshots && q->h.version < 3)
+	if (q->h.nb_snapshots && version < 3)
 		return err_set(err, ENOTSUP, "Can't resize a v2 image which has snapshots");
 	if (mode != PREALLOC_OFF && size < q->h.size)
 		return err_set(err, EINVAL, "Preallocation can't be used for shrinking an image");
@@ -262,7 +262,7 @@ int qcow2_resize(struct img *img, uint64_t size, int prealloc, struct err *err)
 {
 	struct qcow2 *q = qcow2_of(img);
 	uint64_t old = q->h.size;
-	int r = may_resize(q, size, prealloc, err);
+	int r = qcow2_may_resize(q, size, q->h.version, prealloc, err);
 
 	if (r == 0 && !q->writing)
 		r = qcow2_begin_write(q, err);

@@ -194,6 +194,23 @@ static int switch_table(struct qcow2 *q, const struct list *list, const struct t
 	return drop_range(q, old, old_len, err);
 }
 
+int qcow2_snapshots_rewrite(struct qcow2 *q, struct err *err)
+{
+	const struct list list = {q->snap, q->snap_disk, q->h.nb_snapshots};
+	struct table t = {0};
+	int r = start(q, err);
+
+	if (r == 0)
+		r = write_table(q, &list, &t, err);
+	if (r < 0)
+		return r;
+	/* Two tables that say the same: whichever the header names, no flag and no count is wrong. */
+	r = switch_table(q, &list, &t, err);
+	if (r == 0)
+		r = sync_refcounts(q, err);
+	return end(q, r, err);
+}
+
 /* ---- create ---- */
 
 /* The next id: one more than the largest number in use, as the peer. */

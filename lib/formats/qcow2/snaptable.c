@@ -38,6 +38,7 @@ static int decode_rest(struct qcow2 *q, const struct disk_snapshot *f, const uns
 	struct disk_snapshot_extra e;
 
 	memcpy(&e, buf, min_u64(extra, known));
+	d->short_extra = extra < 16; /* version 3 wants the sizes of state and disk */
 	if (extra >= 8)
 		s->vm_state_size = be64_get(e.vm_state_size);
 	if (extra >= 16)
