@@ -10,13 +10,14 @@
 #include "ops/info.h"
 #include "snapshot.h"
 
-enum { OUTPUT = CLI_LONG, CHAIN, UNTRUSTED };
+enum { OUTPUT = CLI_LONG, CHAIN, LIMITS, UNTRUSTED };
 
 static const struct cmd_opt options[] = {
 	{'f', "format", "FMT", "format of the image (default: found out from its content)"},
 	CLI_OPT_IMAGE_OPTS,
 	CLI_OPT_OBJECT,
 	{CHAIN, "backing-chain", NULL, "also show the backing file, its backing file, …"},
+	{LIMITS, "limits", NULL, "also show alignments and other limits of requests"},
 	{OUTPUT, "output", "human|json", "how to print it"},
 	{'t', "cache", "CACHE", "none, writeback, writethrough, directsync or unsafe"},
 	{'U', "force-share", NULL, "look at an image that another process has open for writing"},
@@ -100,6 +101,16 @@ static void print_backing(const struct cli *cli, const struct img *img)
 		print_text(cli, "backing file format", img->backing_format);
 }
 
+static void print_limits(const struct cli *cli, struct img *img)
+{
+	json_t *limits = info_limits_json(img);
+
+	puts("Block limits:");
+	if (limits)
+		print_value(cli, limits, 1);
+	json_decref(limits);
+}
+
 static void print_entry(const struct cli *cli, const struct info_entry *e)
 {
 	const struct snapshot *snaps;
@@ -120,6 +131,8 @@ static void print_entry(const struct cli *cli, const struct info_entry *e)
 		puts("cleanly shut down: no");
 	if (e->img->backing_name)
 		print_backing(cli, e->img);
+	if (e->limits)
+		print_limits(cli, e->img);
 	snaps = img_snapshots(e->img, &n);
 	snapshot_print_list(cli, snaps, n);
 	if (e->info.specific) {
@@ -142,7 +155,7 @@ static int print_human(const struct cli *cli, const struct info_list *list)
 
 struct info_cmd {
 	struct img_open_args open;
-	bool json, chain;
+	bool json, chain, limits;
 };
 
 static int show(const struct cli *cli, const struct info_cmd *c)
@@ -150,11 +163,14 @@ static int show(const struct cli *cli, const struct info_cmd *c)
 	struct img_open_args open = c->open;
 	struct info_list list = {0};
 	struct err err = {0};
-	int code;
+	int code, r;
 
 	if (!cli_open_args(cli, &open))
 		return 1;
-	if (info_collect(&open, c->chain, &list, &err) < 0) {
+	r = info_collect(&open, c->chain, &list, &err);
+	for (unsigned i = 0; i < list.n; i++)
+		list.v[i].limits = c->limits;
+	if (r < 0) {
 		cli_open_error(cli, open.path, &err);
 		code = 1;
 	} else if (!c->json) {
@@ -187,6 +203,9 @@ static int run(struct cli *cli)
 			break;
 		case CHAIN:
 			c.chain = true;
+			break;
+		case LIMITS:
+			c.limits = true;
 			break;
 		case OUTPUT:
 			output = cli->arg;

@@ -8,12 +8,13 @@
 
 #include "cli.h"
 
-enum { OUTPUT = CLI_LONG, UNTRUSTED };
+enum { OUTPUT = CLI_LONG, CHAIN, UNTRUSTED };
 
 static const struct cmd_opt options[] = {
 	{'f', "format", "FMT", "format of the image (default: found out from its content)"},
 	CLI_OPT_IMAGE_OPTS,
 	CLI_OPT_OBJECT,
+	{CHAIN, "backing-chain", NULL, "also look into the backing file, its backing file, …"},
 	{'s', "start-offset", "OFFSET", "where to begin"},
 	{'l', "max-length", "LENGTH", "how much of the disk to look at"},
 	{OUTPUT, "output", "human|json", "how to print it"},
@@ -54,6 +55,8 @@ static int print_json(void *ctx, const struct map_entry *e)
 	       truth(e->zero), truth(e->data));
 	if (e->has_offset)
 		printf(", \"offset\": %" PRIu64, e->offset);
+	if (e->unknown)
+		printf(", \"backing\": true");
 	putchar('}');
 	p->any = true;
 	return check_output();
@@ -98,12 +101,21 @@ static int print(const struct cli *cli, const struct map_cmd *c, struct img *img
 		return cli_error(cli, "%s", err.msg);
 	if (c->json)
 		puts("]");
+	else if (img->backing_left)
+		cli_warn(cli,
+			 "'%s' names the backing file '%s', which was not opened "
+			 "(--backing-chain shows what it has)",
+			 c->open.path, img->backing_name);
 	return cli_finish_output(cli, 0);
 }
 
 static int run(struct cli *cli)
 {
-	struct map_cmd c = {.length = UINT64_MAX};
+	/* The peer looks into files that the image names without being asked. */
+	struct map_cmd c = {
+		.open = {.flags = cli->peer ? 0 : IMG_NO_NAMED},
+		.length = UINT64_MAX,
+	};
 	const char *output = NULL;
 	unsigned args = 0;
 	struct img *img;
@@ -129,6 +141,9 @@ static int run(struct cli *cli)
 			break;
 		case OUTPUT:
 			output = cli->arg;
+			break;
+		case CHAIN:
+			c.open.flags &= ~(unsigned)IMG_NO_NAMED;
 			break;
 		case 'U':
 			c.open.flags |= IMG_SHARE;

@@ -54,6 +54,7 @@ enum {
 	IMG_IMAGE_OPTS = 1 << 10, /* a block-driver description, key=value,… (describe.h) */
 	IMG_NO_DISCARD = 1 << 11, /* discards do nothing, zeros keep their space */
 	IMG_DETECT_ZEROES = 1 << 12, /* what is written as zeros is stored as zeros */
+	IMG_NO_NAMED = 1 << 14,      /* no backing file that only an image names: map */
 	IMG_DETECT_UNMAP = 1 << 13,  /* and their space is freed */
 };
 
@@ -227,6 +228,7 @@ struct img {
 	char *backing_name;   /* owned: as stored in the image; NULL: none */
 	char *backing_format; /* owned: as stored; NULL: not stored */
 	char *backing_path;   /* owned: resolved path, also when it was not opened */
+	bool backing_left;    /* it was not opened, by IMG_NO_NAMED */
 
 	pthread_rwlock_t gate;
 	pthread_mutex_t meta;

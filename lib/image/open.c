@@ -330,6 +330,9 @@ static int open_chain(struct img *top, const struct node *node, unsigned flags, 
 		node = node ? node->backing : NULL;
 		if (!img->backing_name && !node)
 			break;
+		img->backing_left = !(node && node->file) && (flags & IMG_NO_NAMED);
+		if (img->backing_left)
+			break;
 		if (depth >= max_depth)
 			return err_set(err, ELOOP, "%s: the backing chain is longer than %u images",
 				       top->io.name, max_depth);

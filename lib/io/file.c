@@ -195,6 +195,7 @@ int file_stat(struct io *io, struct file_stat *st, struct err *err)
 		.dev = s.st_dev,
 		.ino = s.st_ino,
 		.block_device = f->device,
+		.mem_align = f->mem_align,
 	};
 	return 0;
 }

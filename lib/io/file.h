@@ -46,6 +46,7 @@ struct file_stat {
 	dev_t dev;
 	ino_t ino;
 	bool block_device;
+	uint32_t mem_align; /* bytes: of buffers that need not be copied */
 };
 int file_stat(struct io *io, struct file_stat *st, struct err *err);
 

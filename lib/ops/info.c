@@ -7,8 +7,11 @@
 #include "ops/info.h"
 
 #include <errno.h>
+#include <limits.h>
 #include <stdlib.h>
+#include <unistd.h>
 
+#include "base/bytes.h"
 #include "base/json.h"
 #include "io/file.h"
 
@@ -63,7 +66,47 @@ int info_collect(const struct img_open_args *args, bool chain, struct info_list 
 	return r;
 }
 
+void info_limits(struct img *img, struct info_limits *limits)
+{
+	struct io *file = img_bottom(img);
+	long page = sysconf(_SC_PAGESIZE);
+	struct file_stat st = {.mem_align = 1};
+
+	if (file && file_stat(file, &st, NULL) < 0)
+		st.mem_align = 1;
+	*limits = (struct info_limits){
+		.request_alignment = img->io.align,
+		.write_zeroes_alignment = img->unit > 1 ? img->unit : 0,
+		.discard_alignment = img->unit > 1 ? img->unit : 0,
+		.min_mem_alignment = st.mem_align,
+		.opt_mem_alignment = max_u64(st.mem_align, page > 0 ? (uint64_t)page : 1),
+		.max_iov = IOV_MAX,
+	};
+}
+
 /* ---- JSON ---- */
+
+json_t *info_limits_json(struct img *img)
+{
+	json_t *o = json_object();
+	struct info_limits l;
+	int r = o ? 0 : -1;
+
+	info_limits(img, &l);
+	if (l.write_zeroes_alignment)
+		r |= json_set_u64(o, "write-zeroes-alignment", l.write_zeroes_alignment);
+	r |= json_set_u64(o, "request-alignment", l.request_alignment);
+	r |= json_set_u64(o, "min-mem-alignment", l.min_mem_alignment);
+	if (l.discard_alignment)
+		r |= json_set_u64(o, "discard-alignment", l.discard_alignment);
+	r |= json_set_u64(o, "opt-mem-alignment", l.opt_mem_alignment);
+	r |= json_set_u64(o, "max-iov", l.max_iov);
+	if (r != 0) {
+		json_decref(o);
+		o = NULL;
+	}
+	return o;
+}
 
 static int snapshot_fields(json_t *o, const struct snapshot *s)
 {
@@ -103,6 +146,8 @@ static int image_fields(json_t *o, const struct info_entry *e)
 	int r = 0;
 
 	snaps = img_snapshots(e->img, &n);
+	if (e->limits)
+		r |= json_object_set_new(o, "limits", info_limits_json(e->img));
 	r |= json_set_text(o, "backing-filename-format", e->img->backing_format);
 	if (n)
 		r |= json_object_set_new(o, "snapshots", info_snapshots_json(snaps, n));

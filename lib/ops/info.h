@@ -15,7 +15,19 @@ struct info_entry {
 	uint64_t allocated; /* bytes of storage */
 	bool has_allocated;
 	struct img_info info; /* owned */
+	bool limits;          /* the JSON has the block limits too */
 };
+
+/* How requests to an image should be made. Bytes; 0: there is no such limit. */
+struct info_limits {
+	uint64_t request_alignment;                         /* at least 1 */
+	uint64_t write_zeroes_alignment, discard_alignment; /* what frees, or costs, no data */
+	uint64_t min_mem_alignment, opt_mem_alignment;      /* of buffers */
+	uint64_t max_iov;                                   /* elements */
+};
+void info_limits(struct img *img, struct info_limits *limits);
+/* With the peer's keys, in its order; without what is 0. NULL: out of memory. */
+json_t *info_limits_json(struct img *img);
 
 /* Zero-initialise; free with info_free. */
 struct info_list {

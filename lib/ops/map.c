@@ -109,6 +109,10 @@ static int status(struct walk *w, struct img *img, uint64_t off, uint64_t len, s
 		img = below;
 	}
 	*e = describe(&ext, depth);
+	if (ext.kind == EXT_ABSENT && img->backing_left) {
+		e->unknown = true;
+		e->zero = false;
+	}
 	if (ext.kind != EXT_DATA || !ext.io)
 		return 0;
 	r = layer_has_holes(w, img, depth, &holes, err);
@@ -126,7 +130,7 @@ static bool continues(const struct map_entry *a, const struct map_entry *b)
 {
 	return a->length && a->depth == b->depth && a->present == b->present &&
 	       a->zero == b->zero && a->data == b->data && a->compressed == b->compressed &&
-	       a->has_offset == b->has_offset && a->io == b->io &&
+	       a->unknown == b->unknown && a->has_offset == b->has_offset && a->io == b->io &&
 	       (!a->has_offset || a->offset + a->length == b->offset);
 }
 

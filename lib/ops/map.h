@@ -15,6 +15,7 @@ struct map_entry {
 	bool zero;              /* known to read as zeros */
 	bool data;              /* storage may have to be read for it */
 	bool compressed;
+	bool unknown; /* a backing file that was not opened has it */
 	bool has_offset;
 	uint64_t offset;     /* in the file */
 	const struct io *io; /* the file; NULL: none. Borrowed */

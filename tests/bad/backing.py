@@ -25,11 +25,12 @@ def looks_fine(path):
     Run('info', path).expect(0)
     Run('info', '--output=json', path).expect(0)
     Run('check', path).expect(0)
+    Run('map', path).expect(0)
 
 
 def refused(path, says=None):
     looks_fine(path)
-    for argv in (['map', path], ['compare', path, path], ['checksum', path],
+    for argv in (['map', '--backing-chain', path], ['compare', path, path], ['checksum', path],
                  ['info', '--backing-chain', path]):
         Run(*argv).expect({1, 2}, says)
     read_disk(path).expect(1, says)
@@ -38,7 +39,7 @@ def refused(path, says=None):
 
 def untouched(path):
     """Nothing at all but the file itself is needed or opened by these."""
-    for argv in (['info'], ['check']):
+    for argv in (['info'], ['check'], ['map']):
         Run(*argv, '--untrusted', path).expect(0)
     read_disk(path, '--untrusted').expect(1)
 
@@ -75,7 +76,7 @@ def names_that_are_no_paths():
                  'driver=raw,file.filename=secret.raw', 'gluster://x/y', 'iscsi://x/y/0'):
         path = overlay(name, 'raw')
         refused(path)
-        for argv in (['info', '--backing-chain'], ['map'], ['check']):
+        for argv in (['info', '--backing-chain'], ['map', '--backing-chain'], ['check']):
             run = Run(*argv, path)
             if 'secret of the host' in run.out + run.err:
                 run.fail('told the secret')
@@ -127,7 +128,8 @@ def missing_and_wrong_backing():
 def names_full_of_control_characters():
     path = overlay(b'\x1b[2J\x1b]0;title\x07\r\nsecond line \xff\xfe', 'raw')
     looks_fine(path)
-    for argv in (['info'], ['info', '--backing-chain'], ['map'], ['compare', path]):
+    for argv in (['info'], ['info', '--backing-chain'], ['map'], ['map', '--backing-chain'],
+                 ['compare', path]):
         run = Run(*argv, path)
         if '\x1b' in run.out + run.err or '\nsecond line' in run.out + run.err:
             run.fail('a name steers the terminal')

@@ -2,8 +2,8 @@
 # variants: release
 # timeout: 300
 """No file is opened because an image names it: every command is run on images that name decoys, and
-watched from outside. --untrusted is for every command; info, check and snapshot open nothing else
-without it either."""
+watched from outside. --untrusted is for every command; info, check, map and snapshot open nothing
+else without it either."""
 import os
 import subprocess
 import sys
@@ -54,7 +54,7 @@ CALLS = {
     'rebase': ['-b', '', 'FILE'],
 }
 # These open nothing but what they are given in any case.
-ALWAYS = ('info', 'check', 'snapshot')
+ALWAYS = ('info', 'check', 'snapshot', 'map')
 
 
 def commands():
@@ -98,7 +98,7 @@ def main():
         with open(name, 'rb') as f:
             pristine[name] = f.read()
     # What this test relies on: an opened decoy is seen.
-    if not touched(['map', 'backing.qcow2'], pristine)[2]:
+    if not touched(['map', '--backing-chain', 'backing.qcow2'], pristine)[2]:
         BAD.append('the backing file that map opens was not seen')
     names, untrusted = commands()
     for command in names:
@@ -116,11 +116,13 @@ def main():
         expect_none(['info', '--image-opts', f'driver=qcow2,file.filename={image}'], pristine)
         expect_none(['map', f'json:{{"driver": "qcow2", "file.filename": "{image}", '
                      '"backing": null}'], pristine)
+        expect_none(['map', '--untrusted', '--backing-chain', image], pristine)
     # Names that are no paths open nothing in any case.
     for image in ('json.qcow2', 'proto.qcow2'):
         for command in ('map', 'convert', 'compare', 'measure', 'checksum'):
             expect_none(call(command, image), pristine)
         expect_none(['info', '--backing-chain', image], pristine)
+        expect_none(['map', '--backing-chain', image], pristine)
     print('\n'.join(BAD), end='\n' if BAD else '')
     sys.exit(1 if BAD else 0)
 

@@ -33,7 +33,8 @@ run img map 'json:{"driver": "qcow2", "file.filename": "top.qcow2", "backing": n
 run img map --image-opts driver=qcow2,file.filename=top.qcow2,backing.driver=raw,backing.offset=64k,backing.file.filename=base.raw
 run img map --untrusted --image-opts driver=qcow2,file.filename=top.qcow2,backing.driver=raw,backing.file.filename=base.raw
 run img map --untrusted --image-opts driver=qcow2,file.filename=top.qcow2
-run img map --image-opts driver=qcow2,file.filename=top.qcow2,backing.driver=qcow2
+run img map --untrusted --backing-chain --image-opts driver=qcow2,file.filename=top.qcow2
+run img map --backing-chain --image-opts driver=qcow2,file.filename=top.qcow2,backing.driver=qcow2
 run img info --backing-chain --image-opts driver=qcow2,file.filename=top.qcow2,backing.foo=on
 run img convert --image-opts driver=qcow2,file.filename=top.qcow2,backing.driver=qcow2,backing.file.filename=top.qcow2 loop.raw
 

@@ -3,7 +3,7 @@
 img create -q -f qcow2 -u -b $'no\033[2Jbase\n' -F raw disk.qcow2 1M
 img snapshot -c $'\033]0;owned\a\xff' disk.qcow2
 img info disk.qcow2 | grep -E 'backing file:|^1' | cut -c1-38
-img map disk.qcow2
+img map --backing-chain disk.qcow2
 img snapshot -l disk.qcow2 | cut -c1-35
 img snapshot -l --output=json disk.qcow2 | grep name
 img info --output=json disk.qcow2 | grep -E '"name|"backing-filename"'

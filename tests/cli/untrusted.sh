@@ -3,7 +3,7 @@
 head -c 64k /dev/zero | tr '\0' s > secret.raw
 img create -q -f qcow2 -b secret.raw -F raw top.qcow2
 img convert -O qcow2 secret.raw alone.qcow2
-for command in info "map" "check" "measure -O qcow2" checksum "compare alone.qcow2" "snapshot -l"; do
+for command in info map "map --backing-chain" "check" "measure -O qcow2" checksum "compare alone.qcow2" "snapshot -l"; do
 	# shellcheck disable=SC2086 # they are words
 	img $command --untrusted top.qcow2 > out 2> err
 	echo "$command: exit $?, $(cat err)"
