@@ -6,7 +6,7 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "cli.h"
+#include "bitmap.h"
 
 enum { SHRINK = CLI_LONG, PREALLOCATION, UNTRUSTED };
 
@@ -126,6 +126,7 @@ static int resize(const struct cli *cli, const struct resize_cmd *c, struct img 
 	struct err err = {0};
 	uint64_t size;
 	bool cuts;
+	int r;
 
 	if (resize_plan(img, &c->req, &size, &cuts, &err) < 0) {
 		cli_error(cli, "%s", err.msg);
@@ -135,8 +136,12 @@ static int resize(const struct cli *cli, const struct resize_cmd *c, struct img 
 				      "there is no important data there.");
 		return 1;
 	}
-	if (resize_run(img, &c->req, size, &err) < 0)
-		return cli_error(cli, "%s", err.msg);
+	r = resize_run(img, &c->req, size, &err);
+	if (r < 0) {
+		cli_error(cli, "%s", err.msg);
+		bitmap_hint(cli, r);
+		return 1;
+	}
 	if (!c->quiet)
 		puts("Image resized.");
 	return cli_finish_output(cli, 0);

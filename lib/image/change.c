@@ -6,8 +6,7 @@
 
 #include "image/internal.h"
 
-/* Takes the gate for a change of a writable, unbroken image. */
-static int enter(struct img *img, const char *what, struct err *err)
+int img_enter(struct img *img, const char *what, struct err *err)
 {
 	int r;
 
@@ -36,7 +35,7 @@ int img_resize(struct img *img, uint64_t size, int prealloc, struct err *err)
 	if (!img->fmt->resize)
 		return err_set(err, ENOTSUP, "%s: the format '%s' cannot be resized", img->io.name,
 			       img->fmt->name);
-	r = enter(img, "resize", err);
+	r = img_enter(img, "resize", err);
 	if (r < 0)
 		return r;
 	return leave(img, img->fmt->resize(img, size, prealloc, err));
@@ -80,7 +79,7 @@ int img_snapshot_create(struct img *img, const char *name, const struct snapshot
 	int r = need_snapshots(img, err);
 
 	if (r == 0)
-		r = enter(img, "snapshot", err);
+		r = img_enter(img, "snapshot", err);
 	return r < 0 ? r : leave(img, img->fmt->snapshots->create(img, name, meta, err));
 }
 
@@ -89,7 +88,7 @@ int img_snapshot_apply(struct img *img, unsigned index, struct err *err)
 	int r = need_snapshots(img, err);
 
 	if (r == 0)
-		r = enter(img, "snapshot", err);
+		r = img_enter(img, "snapshot", err);
 	return r < 0 ? r : leave(img, img->fmt->snapshots->apply(img, index, err));
 }
 
@@ -98,7 +97,7 @@ int img_snapshot_remove(struct img *img, unsigned index, struct err *err)
 	int r = need_snapshots(img, err);
 
 	if (r == 0)
-		r = enter(img, "snapshot", err);
+		r = img_enter(img, "snapshot", err);
 	return r < 0 ? r : leave(img, img->fmt->snapshots->remove(img, index, err));
 }
 

@@ -98,6 +98,37 @@ struct snapshot_ops {
 	int (*view)(struct img *, unsigned index, struct err *);
 };
 
+/* A persistent dirty bitmap: what was written to the disk since it was cleared. */
+struct bitmap {
+	const char *name;     /* borrowed until the next change */
+	uint64_t granularity; /* bytes for a bit */
+	uint64_t size;        /* bytes of the disk that it covers */
+	bool enabled;         /* follows what is written */
+	bool inconsistent;    /* in use when the image was closed: void */
+	bool in_use;          /* the image says so */
+};
+
+/*
+ * All run with the gate held exclusively. Indices are below what load said. -ESTALE: the bitmap is
+ * inconsistent; it can be removed only.
+ */
+struct bitmap_ops {
+	/* Whether this image can have bitmaps. */
+	bool (*supported)(const struct img *);
+	int (*load)(struct img *, unsigned *n, struct err *);
+	void (*get)(struct img *, unsigned index, struct bitmap *);
+	/* Durable on return; -EFBIG: too many, or too large. */
+	int (*add)(struct img *, const char *name, uint64_t granularity, bool enabled,
+		   struct err *);
+	int (*remove)(struct img *, unsigned index, struct err *);
+	int (*enable)(struct img *, unsigned index, bool enable, struct err *);
+	/* Stored by settle; before, the bitmap is in use on disk. */
+	int (*clear)(struct img *, unsigned index, struct err *);
+	int (*set)(struct img *, unsigned index, uint64_t off, uint64_t len, struct err *);
+	/* Bytes [at, at+len) of the bits, the lowest bit first; zeros behind the last one. */
+	int (*read)(struct img *, unsigned index, uint64_t at, void *buf, size_t len, struct err *);
+};
+
 struct create_args {
 	uint64_t size;              /* bytes, virtual */
 	const char *backing;        /* name to store, or NULL */
@@ -169,6 +200,9 @@ struct format {
 	int (*decode)(struct img *, const struct extent *, void *buf, size_t len, uint64_t off,
 		      struct err *);
 
+	/* Before every change of a guest range by writing, zeroing or discarding. NULL: nothing to
+	 * do. Under gate (shared) and meta. */
+	int (*changing)(struct img *, uint64_t off, uint64_t len, struct err *);
 	/* Allocation protocol (image/write.c), under gate (shared) and meta. A format without
 	 * place passes writes straight to img->file (raw). */
 	int (*place)(struct img *, uint64_t off, uint64_t len, struct placement *, struct err *);
@@ -211,6 +245,7 @@ struct format {
 	int (*build)(struct io *file, const struct create_args *, unsigned flags, struct build **,
 		     struct err *);
 	const struct snapshot_ops *snapshots; /* NULL: none */
+	const struct bitmap_ops *bitmaps;     /* NULL: none */
 };
 
 enum { AMEND_SHRINK = 1 << 0 }; /* permission to make the disk smaller */
@@ -315,6 +350,19 @@ int img_snapshot_find(struct img *img, const char *text, unsigned *index, struct
 
 /* Closes holes inside the file and cuts it. -ENOTSUP: the format has nothing of the kind. */
 int img_compact(struct img *img, struct compact_result *res, struct job *job, struct err *err);
+
+/* Persistent bitmaps; each call takes the gate. See struct bitmap_ops. */
+bool img_has_bitmaps(const struct img *img);
+int img_bitmaps(struct img *img, unsigned *n, struct err *err);
+void img_bitmap_get(struct img *img, unsigned index, struct bitmap *bitmap);
+int img_bitmap_add(struct img *img, const char *name, uint64_t granularity, bool enabled,
+		   struct err *err);
+int img_bitmap_remove(struct img *img, unsigned index, struct err *err);
+int img_bitmap_enable(struct img *img, unsigned index, bool enable, struct err *err);
+int img_bitmap_clear(struct img *img, unsigned index, struct err *err);
+int img_bitmap_set(struct img *img, unsigned index, uint64_t off, uint64_t len, struct err *err);
+int img_bitmap_read(struct img *img, unsigned index, uint64_t at, void *buf, size_t len,
+		    struct err *err);
 
 /* Flushes everything and marks the image cleanly closed. io_close does it too, without telling. */
 int img_settle(struct img *img, struct err *err);

@@ -28,6 +28,9 @@ int img_flush(struct io *io, struct err *err);
  */
 int img_check_inside(struct img *img, uint64_t off, uint64_t len, struct err *err);
 
+/* Takes the gate exclusively for a change (`what`) of a writable, unbroken image. */
+int img_enter(struct img *img, const char *what, struct err *err);
+
 /* Runs a turn under the exclusive gate, if the format has turns. */
 int img_turn(struct img *img, struct err *err);
 /* Refuses when an earlier flush failed; -errno with text. */

@@ -208,6 +208,14 @@ static bool wants_turn(struct img *img)
 	return img->fmt->pressure && img->fmt->pressure(img);
 }
 
+/* Tells the format, which may have to note it, and may refuse. */
+static int announce(struct img *img, uint64_t off, uint64_t len, struct err *err)
+{
+	LOCK_SCOPE(&img->meta);
+
+	return img->fmt->changing(img, off, len, err);
+}
+
 /* Takes the gate shared for a change of the range; before that a turn when too much is dirty. */
 static int enter_change(struct img *img, uint64_t off, uint64_t len, struct err *err)
 {
@@ -225,14 +233,14 @@ static int enter_change(struct img *img, uint64_t off, uint64_t len, struct err 
 	r = img_check_broken(img, err);
 	if (r == 0)
 		r = img_check_inside(img, off, len, err);
-	if (r < 0) {
-		pthread_rwlock_unlock(&img->gate);
-		return r;
-	}
 	/* Under the gate, or a settle that is just ending would take this change for done. */
-	if (!atomic_load_explicit(&img->unsettled, memory_order_relaxed))
+	if (r == 0 && !atomic_load_explicit(&img->unsettled, memory_order_relaxed))
 		atomic_store(&img->unsettled, true);
-	return 0;
+	if (r == 0 && img->fmt->changing)
+		r = announce(img, off, len, err);
+	if (r < 0)
+		pthread_rwlock_unlock(&img->gate);
+	return r;
 }
 
 static int sync_if_asked(struct img *img, struct err *err)

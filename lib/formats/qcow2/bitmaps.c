@@ -22,33 +22,34 @@ struct disk_bitmaps_ext {
 };
 static_assert(sizeof(struct disk_bitmaps_ext) == 24, "qcow2 bitmaps extension");
 
-#define MAX_BITMAPS 65535
-#define MAX_DIR     (UINT64_C(1024) * MAX_BITMAPS)
-#define MAX_TABLE   UINT32_C(0x8000000) /* entries */
-#define MAX_DATA    (512 * MiB)         /* of one bitmap */
-#define MAX_NAME    1023
-#define KNOWN_FLAGS UINT32_C(7)
-#define MIN_GRAIN   9
-#define MAX_GRAIN   31
+#define KNOWN_FLAGS (BITMAP_IN_USE | BITMAP_AUTO | BITMAP_EXTRA_COMPAT)
 
 const char *bitmaps_find(const struct header *h, struct bitmap_dir *dir)
 {
 	struct disk_bitmaps_ext d;
 	const struct header_ext *x = NULL;
+	unsigned n = 0;
 
 	*dir = (struct bitmap_dir){0};
-	for (unsigned i = 0; i < h->n_ext && !x; i++)
-		if (h->ext[i].type == EXT_TYPE_BITMAPS)
-			x = &h->ext[i];
+	for (unsigned i = 0; i < h->n_ext; i++) {
+		if (h->ext[i].type != EXT_TYPE_BITMAPS)
+			continue;
+		n++;
+		x = &h->ext[i];
+	}
 	if (!x || !(h->autoclear & AUTOCLEAR_BITMAPS))
 		return NULL;
+	if (n > 1)
+		return "two header extensions";
 	if (x->len != sizeof(d))
 		return "invalid length of the header extension";
 	memcpy(&d, x->data, sizeof(d));
-	if (!be32_get(d.n) || be32_get(d.n) > MAX_BITMAPS)
+	if (be32_get(d.reserved))
+		return "reserved field of the header extension is not zero";
+	if (!be32_get(d.n) || be32_get(d.n) > BITMAPS_MAX)
 		return "invalid number of bitmaps";
 	if (!be64_get(d.off) || !is_aligned(be64_get(d.off), UINT64_C(1) << h->cluster_bits) ||
-	    be64_get(d.off) > INT64_MAX - MAX_DIR || be64_get(d.bytes) > MAX_DIR)
+	    be64_get(d.off) > INT64_MAX - BITMAPS_MAX_DIR || be64_get(d.bytes) > BITMAPS_MAX_DIR)
 		return "invalid place or size of the bitmap directory";
 	*dir = (struct bitmap_dir){be32_get(d.n), be64_get(d.off), be64_get(d.bytes)};
 	return NULL;
@@ -59,16 +60,19 @@ static const char *entry_fault(const struct header *h, const struct disk_bitmap 
 	uint64_t size = be32_get(d->table_size), off = be64_get(d->table_offset);
 	uint64_t data = size << h->cluster_bits;
 
-	if (!size || size > MAX_TABLE || data > MAX_DATA)
+	if (!size || size > BITMAP_MAX_TABLE || data > BITMAP_MAX_DATA)
 		return "invalid size of a bitmap table";
 	if (!off || !is_aligned(off, UINT64_C(1) << h->cluster_bits) || off > INT64_MAX - size * 8)
 		return "invalid offset of a bitmap table";
-	if (d->granularity_bits < MIN_GRAIN || d->granularity_bits > MAX_GRAIN)
+	if (d->granularity_bits < BITMAP_MIN_GRAIN_BITS ||
+	    d->granularity_bits > BITMAP_MAX_GRAIN_BITS)
 		return "invalid granularity of a bitmap";
 	if (be32_get(d->flags) & ~KNOWN_FLAGS || d->type != 1)
 		return "unknown flags or type of a bitmap";
-	if (be16_get(d->name_len) > MAX_NAME)
+	if (be16_get(d->name_len) > BITMAP_MAX_NAME)
 		return "name of a bitmap too long";
+	if (!be16_get(d->name_len))
+		return "bitmap without a name";
 	if (!(be32_get(d->flags) & BITMAP_IN_USE) && h->size > (data * 8) << d->granularity_bits)
 		return "bitmap is too small for the disk";
 	return NULL;
@@ -91,15 +95,54 @@ int bitmaps_next(struct io *file, const struct header *h, const struct bitmap_di
 	if (len > left)
 		return 0;
 	*fault = entry_fault(h, &d);
-	*at += len;
 	*e = (struct bitmap_entry){
 		.table_offset = be64_get(d.table_offset),
 		.table_size = be32_get(d.table_size),
 		.flags = be32_get(d.flags),
 		.granularity_bits = d.granularity_bits,
 		.name_len = be16_get(d.name_len),
+		.extra_len = be32_get(d.extra_len),
+		.extra_at = *at + sizeof(d),
 	};
+	e->padding = (unsigned)(len - sizeof(d) - e->extra_len - e->name_len);
+	*at += len;
 	return 0;
+}
+
+uint64_t bitmaps_entry_bytes(uint64_t name_len, uint64_t extra_len)
+{
+	return round_up(sizeof(struct disk_bitmap) + extra_len + name_len, 8);
+}
+
+void bitmaps_encode(const struct bitmap_entry *e, const void *extra, const char *name, void *out)
+{
+	struct disk_bitmap d = {
+		.table_offset = be64_make(e->table_offset),
+		.table_size = be32_make(e->table_size),
+		.flags = be32_make(e->flags),
+		.type = 1,
+		.granularity_bits = e->granularity_bits,
+		.name_len = be16_make(e->name_len),
+		.extra_len = be32_make(e->extra_len),
+	};
+	unsigned char *p = out;
+
+	memset(p, 0, bitmaps_entry_bytes(e->name_len, e->extra_len));
+	memcpy(p, &d, sizeof(d));
+	if (e->extra_len)
+		memcpy(p + sizeof(d), extra, e->extra_len);
+	memcpy(p + sizeof(d) + e->extra_len, name, e->name_len);
+}
+
+void bitmaps_encode_ext(const struct bitmap_dir *dir, unsigned char out[BITMAPS_EXT_BYTES])
+{
+	struct disk_bitmaps_ext d = {
+		.n = be32_make(dir->n),
+		.bytes = be64_make(dir->bytes),
+		.off = be64_make(dir->off),
+	};
+
+	memcpy(out, &d, sizeof(d));
 }
 
 int bitmaps_measure(struct io *file, const struct header *h, uint64_t cluster, uint64_t *bytes,
@@ -118,12 +161,12 @@ int bitmaps_measure(struct io *file, const struct header *h, uint64_t cluster, u
 
 		if (r < 0)
 			return r;
-		if (fault || (e.flags & BITMAP_IN_USE))
-			continue; /* the data of one in use is void */
+		if (fault)
+			break;
 		n = div_up(div_up(h->size, UINT64_C(1) << e.granularity_bits), 8);
 		n = div_up(n, cluster);
 		*bytes += n * cluster + round_up(n * 8, cluster);
-		names += round_up(sizeof(struct disk_bitmap) + e.name_len, 8);
+		names += bitmaps_entry_bytes(e.name_len, 0);
 	}
 	*bytes += round_up(names, cluster);
 	return fault ? io_corrupt(file, err, at, "%s", fault) : 0;

@@ -163,9 +163,6 @@ void check_report_snapshot(struct check *ck, const struct snap_ref *s)
 
 /* ---- bitmaps ---- */
 
-#define BITMAP_RESERVED UINT64_C(0xff000000000001fe) /* in table entries */
-#define BITMAP_ALL_ONES UINT64_C(1)
-
 static void bad_bitmap(struct check *ck, const char *what, uint64_t at)
 {
 	ck->sum.corruptions++;
@@ -253,7 +250,7 @@ static int bitmap_entry(void *ctx, uint64_t at, uint64_t value, struct err *err)
 	struct check *ck = p->ck;
 	uint64_t off = value & ENTRY_OFFSET;
 
-	if ((value & BITMAP_RESERVED) || !is_aligned(off, ck->cluster) ||
+	if ((value & BITMAP_TABLE_RESERVED) || !is_aligned(off, ck->cluster) ||
 	    (off && (value & BITMAP_ALL_ONES))) {
 		if (ck->first_pass) {
 			ck->sum.corruptions += p->total;

@@ -4,14 +4,15 @@
  * a damaged or hostile table is noticed before guest data overwrites them, or before they are given
  * back as if they had been data. It knows the header, the refcount table and its blocks, the active
  * L1 table, its L2 tables, the snapshot table and the L1 tables of snapshots; not the L2 tables of
- * snapshots alone, whose number has no bound.
+ * snapshots alone, whose number has no bound. Of bitmaps it knows the directory and the tables, and the
+ * clusters of bits of those that are to be changed.
  */
 #include <errno.h>
 #include <inttypes.h>
 #include <stdlib.h>
 
 #include "base/cleanup.h"
-#include "formats/qcow2/qcow2.h"
+#include "formats/qcow2/bitmap.h"
 
 /* Clusters above are not guarded: 64 TiB of 64 KiB clusters. It bounds what a sparse file costs. */
 #define GUARD_MAX (UINT64_C(1) << 30)
@@ -65,8 +66,8 @@ void qcow2_guard_set(struct qcow2 *q, uint64_t host, uint64_t len, bool metadata
 	}
 }
 
-/* Notes a structure, which must have its clusters for itself. */
-static int claim(struct qcow2 *q, uint64_t host, uint64_t len, const char *what, struct err *err)
+int qcow2_guard_claim(struct qcow2 *q, uint64_t host, uint64_t len, const char *what,
+		      struct err *err)
 {
 	if (len && qcow2_guarded(q, host, len))
 		return qcow2_mark_corrupt(q, host, err, "%s overlaps other metadata", what);
@@ -84,7 +85,7 @@ static int claim_all(struct qcow2 *q, const be64 *table, uint64_t n, uint64_t ma
 		uint64_t host = be64_get(table[i]) & mask;
 
 		if (host && is_aligned(host, q->cluster))
-			r = claim(q, host, q->cluster, what, err);
+			r = qcow2_guard_claim(q, host, q->cluster, what, err);
 	}
 	return r;
 }
@@ -118,11 +119,14 @@ int qcow2_guard_build(struct qcow2 *q, struct err *err)
 	int r;
 
 	qcow2_guard_set(q, 0, q->cluster, true);
-	r = claim(q, q->h.l1_offset, (uint64_t)q->h.l1_size * 8, "active L1 table", err);
+	r = qcow2_guard_claim(q, q->h.l1_offset, (uint64_t)q->h.l1_size * 8, "active L1 table",
+			      err);
 	if (r == 0)
-		r = claim(q, q->h.reftable_offset, q->reftable_entries * 8, "refcount table", err);
+		r = qcow2_guard_claim(q, q->h.reftable_offset, q->reftable_entries * 8,
+				      "refcount table", err);
 	if (r == 0)
-		r = claim(q, q->h.snapshots_offset, q->snaptable_bytes, "snapshot table", err);
+		r = qcow2_guard_claim(q, q->h.snapshots_offset, q->snaptable_bytes,
+				      "snapshot table", err);
 	if (r == 0)
 		r = claim_all(q, q->reftable, q->reftable_entries, REFTABLE_OFFSET,
 			      "refcount block", err);
@@ -130,6 +134,8 @@ int qcow2_guard_build(struct qcow2 *q, struct err *err)
 		r = claim_all(q, q->l1, q->h.l1_size, ENTRY_OFFSET, "L2 table", err);
 	if (r == 0)
 		r = note_snapshots(q, err);
+	if (r == 0)
+		r = qcow2_bitmaps_guard(q, err);
 	if (r < 0) {
 		free(take(q->guard));
 		q->guard_clusters = 0;

@@ -196,6 +196,31 @@ static int keep_ext(struct header *h, uint32_t type, const unsigned char *data, 
 	return 0;
 }
 
+int header_set_ext(struct header *h, uint32_t type, const void *data, uint32_t len, struct err *err)
+{
+	for (unsigned i = 0; i < h->n_ext; i++) {
+		if (h->ext[i].type != type || h->ext[i].len != len)
+			continue;
+		memcpy(h->ext[i].data, data, len);
+		return 0;
+	}
+	header_drop_ext(h, type);
+	return keep_ext(h, type, data, len, err);
+}
+
+void header_drop_ext(struct header *h, uint32_t type)
+{
+	unsigned n = 0;
+
+	for (unsigned i = 0; i < h->n_ext; i++) {
+		if (h->ext[i].type == type)
+			free(h->ext[i].data);
+		else
+			h->ext[n++] = h->ext[i];
+	}
+	h->n_ext = n;
+}
+
 /* A string of the header into *out; a second one of the same kind is an error. */
 static int keep_text(struct io *file, char **out, const char *what, uint64_t at,
 		     const unsigned char *data, uint32_t len, struct err *err)

@@ -45,6 +45,11 @@ struct header {
 int header_read(struct io *file, struct header *h, struct err *err);
 void header_free(struct header *h);
 
+/* Sets or adds, and removes, an extension in memory. */
+int header_set_ext(struct header *h, uint32_t type, const void *data, uint32_t len,
+		   struct err *err);
+void header_drop_ext(struct header *h, uint32_t type);
+
 /*
  * Encodes into buf, which is one cluster. The feature name table is written for version 3 with
  * clusters above 4 KiB, as the peer does. -ENOSPC when names and extensions do not fit.

@@ -11,6 +11,7 @@
 
 #include "base/cleanup.h"
 #include "base/json.h"
+#include "formats/qcow2/bitmap.h"
 #include "formats/qcow2/build.h"
 #include "formats/qcow2/check.h"
 #include "formats/qcow2/qcow2.h"
@@ -232,6 +233,7 @@ static int qcow2_open(struct img *img, const struct opts *opts, struct err *err)
 static void drop_tables(struct qcow2 *q)
 {
 	mcache_free(&q->cache);
+	qcow2_bitmaps_free(q);
 	qcow2_snapshots_free(q);
 	header_free(&q->h);
 	free(take(q->l1));
@@ -272,9 +274,9 @@ int qcow2_reload(struct qcow2 *q, struct err *err)
 
 int qcow2_load_refcounts(struct qcow2 *q, struct err *err)
 {
-	int r = 0;
+	int r = qcow2_bitmaps_load(q, err);
 
-	if (!q->reftable) {
+	if (r == 0 && !q->reftable) {
 		q->reftable_entries = (uint64_t)q->h.reftable_clusters << q->cluster_bits >> 3;
 		r = qcow2_read_table(q, q->h.reftable_offset, q->reftable_entries, "refcount table",
 				     &q->reftable, err);
@@ -286,12 +288,14 @@ int qcow2_load_refcounts(struct qcow2 *q, struct err *err)
 
 int qcow2_begin_write(struct qcow2 *q, struct err *err)
 {
-	uint64_t autoclear = q->h.autoclear;
+	uint64_t autoclear = q->h.autoclear, kept = 0;
 	int r = qcow2_load_refcounts(q, err);
 
 	/* What we do not keep up to date must not look up to date; version 2 has no such bits. */
-	if (r == 0 && autoclear) {
-		q->h.autoclear = 0;
+	if (r == 0 && q->bitmaps->dir.n)
+		kept = AUTOCLEAR_BITMAPS;
+	if (r == 0 && (autoclear & ~kept)) {
+		q->h.autoclear = autoclear & kept;
 		r = header_update(q->img.file, &q->h, err);
 		if (r == 0)
 			r = qcow2_flush(q, BARRIER_AUTOCLEAR, err);
@@ -324,7 +328,37 @@ int qcow2_mark_corrupt(struct qcow2 *q, uint64_t at, struct err *err, const char
 
 /* ---- info ---- */
 
-static json_t *info_data(const struct qcow2 *q)
+static json_t *bitmap_json(const struct qcow2_bitmap *b)
+{
+	json_t *o = json_object(), *flags = json_array();
+
+	if (b->e.flags & BITMAP_IN_USE)
+		json_array_append_new(flags, json_string("in-use"));
+	if (b->e.flags & BITMAP_AUTO)
+		json_array_append_new(flags, json_string("auto"));
+	if (json_object_set_new(o, "flags", flags) < 0 || json_set_text(o, "name", b->name) < 0 ||
+	    json_set_u64(o, "granularity", UINT64_C(1) << b->e.granularity_bits) < 0) {
+		json_decref(o);
+		return NULL;
+	}
+	return o;
+}
+
+/* *list: NULL where there are none. */
+static int info_bitmaps(struct qcow2 *q, json_t **list, struct err *err)
+{
+	int r = qcow2_bitmaps_load(q, err);
+
+	if (r < 0 || !q->bitmaps->dir.n)
+		return r;
+	*list = json_array();
+	for (uint32_t i = 0; i < q->bitmaps->dir.n; i++)
+		if (json_array_append_new(*list, bitmap_json(&q->bitmaps->v[i])) < 0)
+			return err_nomem(err, 256, "format details");
+	return 0;
+}
+
+static json_t *info_data(const struct qcow2 *q, json_t *bitmaps)
 {
 	json_t *d = json_object();
 
@@ -333,6 +367,8 @@ static json_t *info_data(const struct qcow2 *q)
 		      q->h.compression == COMPRESSION_ZSTD ? "zstd" : "zlib");
 	if (q->h.version >= 3)
 		json_set_bool(d, "lazy-refcounts", !!(q->h.compat & COMPAT_LAZY_REFCOUNTS));
+	if (bitmaps)
+		json_object_set(d, "bitmaps", bitmaps);
 	json_set_u64(d, "refcount-bits", UINT64_C(1) << q->h.refcount_order);
 	if (q->h.data_file)
 		json_set_text(d, "data-file", q->h.data_file);
@@ -348,15 +384,18 @@ static json_t *info_data(const struct qcow2 *q)
 static int qcow2_info(struct img *img, struct img_info *info, struct err *err)
 {
 	struct qcow2 *q = qcow2_of(img);
+	json_t *bitmaps = NULL;
+	int r = info_bitmaps(q, &bitmaps, err);
 
 	info->cluster_size = q->cluster;
 	info->dirty = q->h.incompat & INCOMPAT_DIRTY;
 	info->encrypted = q->h.crypt_method != 0;
 	info->specific = json_object();
-	if (json_set_text(info->specific, "type", "qcow2") < 0 ||
-	    json_object_set_new(info->specific, "data", info_data(q)) < 0)
-		return err_nomem(err, 256, "format details");
-	return 0;
+	if (r == 0 && (json_set_text(info->specific, "type", "qcow2") < 0 ||
+		       json_object_set_new(info->specific, "data", info_data(q, bitmaps)) < 0))
+		r = err_nomem(err, 256, "format details");
+	json_decref(bitmaps);
+	return r;
 }
 
 const struct format qcow2_format = {
@@ -371,6 +410,7 @@ const struct format qcow2_format = {
 	.close = qcow2_close,
 	.map = qcow2_map,
 	.decode = qcow2_decode,
+	.changing = qcow2_changing,
 	.place = qcow2_place,
 	.link = qcow2_link,
 	.unplace = qcow2_unplace,
@@ -389,4 +429,5 @@ const struct format qcow2_format = {
 	.measure = qcow2_measure,
 	.build = qcow2_build,
 	.snapshots = &qcow2_snapshot_ops,
+	.bitmaps = &qcow2_bitmap_ops,
 };

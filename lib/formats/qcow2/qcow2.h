@@ -73,7 +73,8 @@ struct qcow2 {
 
 	struct snapshot *snap; /* owned, h.nb_snapshots entries */
 	struct qcow2_snapshot *snap_disk;
-	uint64_t snaptable_bytes; /* length of the snapshot table on disk */
+	uint64_t snaptable_bytes;      /* length of the snapshot table on disk */
+	struct qcow2_bitmaps *bitmaps; /* owned; NULL: not looked at yet. See bitmap.h */
 	struct codec_pool *codecs;
 };
 
@@ -153,6 +154,9 @@ int qcow2_guard_build(struct qcow2 *q, struct err *err);
 /* Whether a host range (len > 0) touches metadata; marks a range as metadata or not. */
 bool qcow2_guarded(const struct qcow2 *q, uint64_t host, uint64_t len);
 void qcow2_guard_set(struct qcow2 *q, uint64_t host, uint64_t len, bool metadata);
+/* Notes a structure, which must have its clusters for itself: else marked as corrupt. -EUCLEAN. */
+int qcow2_guard_claim(struct qcow2 *q, uint64_t host, uint64_t len, const char *what,
+		      struct err *err);
 /*
  * Whether what an L2 entry refers to may be written to in place, or given back. at: file offset of
  * the entry. -EUCLEAN: misaligned, or it is metadata; the image is then marked as corrupt.
@@ -184,6 +188,9 @@ enum barrier {
 	BARRIER_HEADER,     /* what a new header refers to behind the first sector - that sector */
 	BARRIER_HEADER_SWITCH, /* a new header - a change of its fields, or what it permits */
 	BARRIER_AUTOCLEAR,     /* cleared feature bits - changes that these features do not see */
+	BARRIER_BITMAP_IN_USE, /* "in use" of bitmaps - what they have to follow */
+	BARRIER_BITMAP_TABLES, /* tables of bitmaps - the end of "in use" */
+	BARRIER_BITMAP_STORED, /* the end of "in use" - a settled image */
 	BARRIERS,
 };
 /* Flushes the file. After a failure nobody knows what is on the disk, so all writing ends. */

@@ -12,7 +12,7 @@
 #include <stdlib.h>
 
 #include "base/cleanup.h"
-#include "formats/qcow2/qcow2.h"
+#include "formats/qcow2/bitmap.h"
 #include "image/internal.h"
 #include "io/file.h"
 
@@ -262,13 +262,18 @@ int qcow2_resize(struct img *img, uint64_t size, int prealloc, struct err *err)
 {
 	struct qcow2 *q = qcow2_of(img);
 	uint64_t old = q->h.size;
-	int r = qcow2_may_resize(q, size, q->h.version, prealloc, err);
+	int r = qcow2_may_resize(q, size, q->h.version, prealloc, err), bitmaps;
 
 	if (r == 0 && !q->writing)
 		r = qcow2_begin_write(q, err);
 	if (r < 0 || size == old)
 		return r;
+	r = qcow2_bitmaps_begin_resize(q, size, err);
+	if (r < 0)
+		return r;
 	r = size > old ? grow(q, size, prealloc, err) : shrink(q, size, err);
+	bitmaps = qcow2_bitmaps_end_resize(q, r < 0 ? NULL : err);
+	r = r < 0 ? r : bitmaps;
 	if (r < 0 && r != -ENOSPC && r != -ENOMEM)
 		img_note_failure(img, r);
 	return r;

@@ -22,7 +22,7 @@
 #include <stdlib.h>
 
 #include "base/cleanup.h"
-#include "formats/qcow2/qcow2.h"
+#include "formats/qcow2/bitmap.h"
 
 /* The lists of an image's snapshots while they are changed. */
 struct list {
@@ -521,6 +521,9 @@ static int snapshot_apply(struct img *img, unsigned index, struct err *err)
 
 	if (r < 0)
 		return r;
+	/* They say what was written to the disk as it is now. */
+	if (q->bitmaps->dir.n)
+		return err_set(err, EBUSY, "Device has active dirty bitmaps");
 	if (new.size > header_max_size(q->cluster_bits))
 		return io_corrupt(img->file, err, q->h.snapshots_offset,
 				  "snapshot '%s' has a disk of %" PRIu64 " bytes",

@@ -3,10 +3,10 @@
  * Write-back of qcow2 metadata in crash order; the phases and invariants are in qcow2.h. Everything
  * here runs under the exclusive gate: no cluster is between place and link.
  */
-#include "formats/qcow2/qcow2.h"
-
 #include <errno.h>
 #include <stdlib.h>
+
+#include "formats/qcow2/bitmap.h"
 
 /* Bounds of what may be dirty before a turn is asked for. */
 #define MAX_DIRTY_BYTES (4 * MiB)
@@ -215,6 +215,8 @@ int qcow2_settle(struct img *img, struct err *err)
 
 	if (r == 0)
 		r = qcow2_quiesce(q, err);
+	if (r == 0)
+		r = qcow2_bitmaps_store(q, err);
 	if (r == 0)
 		r = qcow2_set_dirty_bit(q, false, err);
 	/* The next write has to announce itself again. */
