@@ -49,7 +49,7 @@ int img_compact(struct img *img, struct compact_result *res, struct job *job, st
 	if (!img->fmt->compact)
 		return err_set(err, ENOTSUP, "%s: images of the format '%s' cannot be compacted",
 			       img->io.name, img->fmt->name);
-	r = enter(img, "compact", err);
+	r = img_enter(img, "compact", err);
 	return r < 0 ? r : leave(img, img->fmt->compact(img, res, job, err));
 }
 

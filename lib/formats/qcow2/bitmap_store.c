@@ -35,8 +35,11 @@ int qcow2_changing(struct img *img, uint64_t off, uint64_t len, struct err *err)
 {
 	struct qcow2 *q = qcow2_of(img);
 	struct qcow2_bitmaps *m;
-	int r = q->writing ? 0 : qcow2_begin_write(q, err);
+	int r;
 
+	if (q->unreadable)
+		return err_set(err, ENOTSUP, "%s: %s", img->io.name, q->unreadable_why);
+	r = q->writing ? 0 : qcow2_begin_write(q, err);
 	if (r < 0 || !q->bitmaps->enabled || !len)
 		return r;
 	m = q->bitmaps;
