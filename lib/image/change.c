@@ -61,7 +61,7 @@ int img_amend(struct img *img, const struct opts *opts, unsigned flags, struct j
 	if (!img->fmt->amend)
 		return err_set(err, ENOTSUP, "Format driver '%s' does not support option amendment",
 			       img->fmt->name);
-	r = enter(img, "amend", err);
+	r = img_enter(img, "amend", err);
 	return r < 0 ? r : leave(img, img->fmt->amend(img, opts, flags, job, err));
 }
 

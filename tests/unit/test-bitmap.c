@@ -313,8 +313,8 @@ static void snapshots_beside_bitmaps(void **state)
 	ok(io_pwrite(&img->io, "x", 1, 0, &e), &e);
 	ok(snapshot_take(img, "s", &e), &e);
 	ok(io_pwrite(&img->io, "y", 1, 8192, &e), &e);
-	fails(snapshot_apply(img, "s", &e), -EBUSY, &e, "Device has active dirty bitmaps");
-	ok(snapshot_delete(img, "s", false, &e), &e);
+	fails(img_snapshot_apply(img, 0, &e), -EBUSY, &e, "Device has active dirty bitmaps");
+	ok(img_snapshot_remove(img, 0, &e), &e);
 	assert_int_equal(dirty(img, "b"), 8192);
 	close_settled(img);
 	assert_sound(file);
