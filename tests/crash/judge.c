@@ -87,7 +87,7 @@ static bool judge_header(struct judge *j)
 		return wrong(j, "the name of the backing file at %" PRIu64, name);
 	for (;; at += 8 + (number(o->p + at + 4, 4) + 7) / 8 * 8) {
 		type = at + 8 <= end ? (uint32_t)number(o->p + at, 4) : 1;
-		if (type != 0xe2792aca && type != 0x6803f857)
+		if (type != 0xe2792aca && type != 0x6803f857 && type != 0x23852875)
 			break;
 		stored += type == 0xe2792aca && !memcmp(o->p + at + 4, "\0\0\0\3raw", 7);
 	}
@@ -265,6 +265,60 @@ static bool judge_shots(struct judge *j, const struct truth *t, bool thorough)
 	return true;
 }
 
+/* ---- bitmaps ---- */
+
+struct shading {
+	struct oracle_bitmap b;
+	const struct shade *shade;
+};
+
+static bool judge_bit(struct judge *j, const void *ctx, uint64_t s, uint64_t v)
+{
+	const struct shading *x = ctx;
+	uint64_t base = x->shade->base[s];
+
+	return v == base || base == CELL_UNKNOWN || oracle_bit(&j->oracle, &x->b, s * SECTOR) ||
+	       wrong(j, "bitmap %s misses sector %" PRIu64 ", which is %" PRIx64 ", was %" PRIx64,
+		     x->b.name, s, v, base);
+}
+
+/* A bitmap that is not in use has the bit of every sector that is not what it was. */
+static bool judge_bitmaps(struct judge *j, const struct truth *t, bool thorough)
+{
+	const struct oracle *o = &j->oracle;
+	struct tree active = {o->l1, o->size, o->l1_size};
+	struct shading x = {.shade = NULL};
+
+	for (uint32_t i = 0; i < o->n_bitmaps; i++) {
+		if (!oracle_bitmap(o, i, &x.b))
+			return wrong(j, "bitmap %" PRIu32 " cannot be read", i);
+		for (size_t k = 0; k < j->w->n_shade; k++)
+			if (j->w->shade[k].from <= t->last &&
+			    !strcmp(j->w->shade[k].name, x.b.name))
+				x.shade = &j->w->shade[k];
+		if (!x.shade)
+			return wrong(j, "bitmap %s is not one that was made", x.b.name);
+		if (x.b.flags != 2)
+			continue;
+		j->bitmaps++;
+		if (!each_sector(j, &active, thorough, judge_bit, &x))
+			return false;
+	}
+	return true;
+}
+
+bool judge_settled(struct judge *j, const unsigned char *p, uint64_t len)
+{
+	struct oracle_bitmap b = {0};
+
+	if (!oracle_judge(&j->oracle, p, len))
+		return wrong(j, "%s", j->oracle.text);
+	for (uint32_t i = 0; i < j->oracle.n_bitmaps; i++)
+		if (!oracle_bitmap(&j->oracle, i, &b) || b.flags & 1)
+			return wrong(j, "settled, and bitmap %s is in use", b.name);
+	return true;
+}
+
 bool judge_state(struct judge *j, const struct truth *t, const unsigned char *p, uint64_t len,
 		 bool thorough)
 {
@@ -282,6 +336,8 @@ bool judge_state(struct judge *j, const struct truth *t, const unsigned char *p,
 	active = (struct tree){o->l1, o->size, o->l1_size};
 	if (!each_sector(j, &active, thorough, judge_sector, t) || !judge_shots(j, t, thorough))
 		return false;
-	return !j->changed || !o->autoclear ||
+	if (!judge_bitmaps(j, t, thorough))
+		return false;
+	return !j->changed || !(o->autoclear & ~UINT64_C(1)) ||
 	       wrong(j, "data changed, autoclear bits %" PRIx64, o->autoclear);
 }

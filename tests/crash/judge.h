@@ -17,6 +17,7 @@ struct truth {
 	uint64_t size_before, size_after; /* bytes */
 	struct shots shots_before, shots_after;
 	const struct op *running; /* issued, not returned */
+	unsigned last;            /* number of the last one that was issued */
 };
 
 void truth_begin(struct truth *t, const struct workload *w);
@@ -29,9 +30,10 @@ struct judge {
 	struct oracle oracle;
 	struct oracle base; /* of the file at the beginning, for what is compressed there */
 	uint64_t states, dirty, leaking, missing_copied;
-	bool mending;   /* a repair runs: COPIED may be missing, which is safe */
-	bool changed;   /* a sector is not what it was at the beginning */
-	char text[400]; /* what is wrong */
+	uint64_t bitmaps; /* that were not in use, and judged */
+	bool mending;     /* a repair runs: COPIED may be missing, which is safe */
+	bool changed;     /* a sector is not what it was at the beginning */
+	char text[400];   /* what is wrong */
 };
 
 void judge_begin(struct judge *j, const struct workload *w);
@@ -40,6 +42,9 @@ void judge_free(struct judge *j);
 /* False: this state must not be; text says why. thorough: untouched sectors as well. */
 bool judge_state(struct judge *j, const struct truth *t, const unsigned char *p, uint64_t len,
 		 bool thorough);
+
+/* The image was settled: no bitmap is in use. */
+bool judge_settled(struct judge *j, const unsigned char *p, uint64_t len);
 
 /* The same state through the driver: our check, opening it both ways, repair, writing on. */
 bool judge_driver(struct judge *j, const struct truth *t, const unsigned char *p, uint64_t len,

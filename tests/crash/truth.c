@@ -19,6 +19,7 @@ void truth_mark(struct truth *t, uint64_t mark)
 
 	if (mark % 2 == 0) {
 		t->running = op;
+		t->last = (unsigned)(mark / 2);
 		for (uint64_t i = 0; i < op->n; i++)
 			cells_allow(&t->cells, op->first + i, op->value[i]);
 		t->size_after = op->size;

@@ -10,6 +10,7 @@
 
 #include "base/bytes.h"
 #include "base/opt.h"
+#include "ops/bitmap.h"
 #include "ops/compact.h"
 #include "ops/sparsify.h"
 #include "tell.h"
@@ -28,6 +29,7 @@ struct runner {
 	uint64_t *current; /* value of each sector */
 	struct shots shots;
 	unsigned version, refcount_bits; /* now */
+	char bitmap[16];                 /* name of the bitmap; "": none */
 	unsigned n_done, n_names;
 	unsigned char *buf; /* one disk */
 	uint64_t hot[10];   /* clusters that most operations meet at */
@@ -342,7 +344,7 @@ static void do_apply(struct runner *r)
 	struct op *op;
 	unsigned i;
 
-	if (!r->shots.n)
+	if (!r->shots.n || *r->bitmap)
 		return;
 	i = (unsigned)rng_below(&r->rng, r->shots.n);
 	s = r->shots.v[i];
@@ -357,6 +359,54 @@ static void do_apply(struct runner *r)
 	returned(r);
 }
 
+/* ---- bitmaps ---- */
+
+/* The bitmap begins anew; or goes on, but for n sectors. */
+static void add_shade(struct runner *r, uint64_t first, uint64_t n)
+{
+	struct workload *w = r->w;
+	struct shade *s = &w->shade[w->n_shade++];
+
+	memcpy(s->name, r->bitmap, sizeof(s->name));
+	s->from = r->n_done;
+	s->base = malloc(w->n_sectors * 8);
+	expect(s->base);
+	memcpy(s->base, n ? s[-1].base : r->current, w->n_sectors * 8);
+	for (uint64_t i = first; i < first + n; i++)
+		s->base[i] = CELL_UNKNOWN;
+}
+
+static void do_bitmap(struct runner *r)
+{
+	struct err e = {0};
+	struct op *op;
+
+	if (r->version < 3)
+		return;
+	if (!*r->bitmap) {
+		snprintf(r->bitmap, sizeof(r->bitmap), "b%u", r->n_names++);
+		op = begin_op(r, "bitmap add", 0, 0);
+		op->durable = op->rare = true;
+		add_shade(r, 0, 0);
+		issue(r);
+		must(bitmap_add(r->img, r->bitmap, UINT64_C(512) << rng_below(&r->rng, 4), true,
+				&e),
+		     &e);
+	} else if (rng_percent(&r->rng, 40)) {
+		op = begin_op(r, "bitmap remove", 0, 0);
+		op->durable = op->rare = true;
+		issue(r);
+		must(bitmap_remove(r->img, r->bitmap, &e), &e);
+		*r->bitmap = 0;
+	} else {
+		begin_op(r, "bitmap clear", 0, 0)->rare = true;
+		add_shade(r, 0, 0);
+		issue(r);
+		must(bitmap_clear(r->img, r->bitmap, &e), &e);
+	}
+	returned(r);
+}
+
 static void do_resize(struct runner *r)
 {
 	uint64_t new = rng_range(&r->rng, r->w->n_sectors / 2, r->w->n_sectors), low, high;
@@ -368,6 +418,8 @@ static void do_resize(struct runner *r)
 	high = max_u64(new, r->size);
 	/* The part that comes or goes reads as zeros, as far as it can be read. */
 	op = begin_op(r, "resize", low, high - low);
+	if (*r->bitmap)
+		add_shade(r, low, high - low);
 	op->size = new *SECTOR;
 	op->durable = op->rare = true;
 	if (new > r->size && rng_percent(&r->rng, 30))
@@ -416,7 +468,8 @@ static void do_amend(struct runner *r)
 	/* A refcount is too large, or snapshots are of another size than the disk. */
 	if (code == -ERANGE && bits < r->refcount_bits) {
 		refused(r, op, code, code, true, &e);
-	} else if (!refused(r, op, code, -ENOTSUP, v < r->version && r->shots.n, &e)) {
+	} else if (!refused(r, op, code, -ENOTSUP, v < r->version && (r->shots.n || *r->bitmap),
+			    &e)) {
 		r->version = v;
 		r->refcount_bits = bits;
 		r->w->n_amended++;
@@ -428,8 +481,11 @@ static void do_compact(struct runner *r)
 {
 	struct compact_result res;
 	struct err e = {0};
-	struct op *op = begin_op(r, "compact", 0, 0);
+	struct op *op;
 
+	if (*r->bitmap)
+		return;
+	op = begin_op(r, "compact", 0, 0);
 	op->durable = op->rare = true;
 	issue(r);
 	must(compact_run(r->img, &res, NULL, &e), &e);
@@ -468,9 +524,9 @@ static void do_one(struct runner *r)
 		unsigned weight;
 		void (*run)(struct runner *);
 	} ops[] = {
-		{34, do_write}, {8, do_zero},    {8, do_discard},  {14, do_flush},
-		{9, do_create}, {7, do_remove},  {4, do_apply},    {3, do_resize},
-		{3, do_reopen}, {4, do_compact}, {2, do_sparsify}, {4, do_amend},
+		{28, do_write},   {8, do_zero},  {8, do_discard}, {14, do_flush}, {9, do_create},
+		{7, do_remove},   {4, do_apply}, {3, do_resize},  {3, do_reopen}, {4, do_compact},
+		{2, do_sparsify}, {4, do_amend}, {6, do_bitmap},
 	};
 	uint64_t pick = rng_below(&r->rng, 100);
 
@@ -512,9 +568,10 @@ void workload_run(struct workload *w, uint64_t seed)
 	must(crash_open(r.mem, true, &w->log, &r.file, &e), &e);
 	w->ops = calloc(w->n_ops, sizeof(*w->ops));
 	w->shot = calloc(w->n_ops, sizeof(struct shot *));
+	w->shade = calloc(w->n_ops + 1, sizeof(*w->shade));
 	r.current = malloc(w->n_sectors * 8);
 	r.buf = malloc(w->n_sectors * SECTOR);
-	expect(w->ops && w->shot && r.current && r.buf);
+	expect(w->ops && w->shot && w->shade && r.current && r.buf);
 	memcpy(r.current, w->initial, w->n_sectors * 8);
 	r.size = w->size / SECTOR;
 	r.version = w->version;
@@ -536,6 +593,9 @@ void workload_free(struct workload *w)
 		free(w->ops[i].value);
 		free(w->ops[i].after);
 	}
+	for (size_t i = 0; i < w->n_shade; i++)
+		free(w->shade[i].base);
+	free(w->shade);
 	for (size_t i = 0; i < w->n_shot; i++) {
 		free(w->shot[i]->value);
 		free(w->shot[i]);

@@ -40,6 +40,13 @@ struct op {
 	bool rare;     /* that, or a resize */
 };
 
+/* From operation `from` on: what the disk held when the bitmap was made or cleared. */
+struct shade {
+	char name[16];
+	unsigned from;
+	uint64_t *base; /* owned; of each of n_sectors. CELL_UNKNOWN: nobody's business */
+};
+
 struct workload {
 	/* From the seed. */
 	uint64_t seed;
@@ -60,6 +67,8 @@ struct workload {
 	struct op *ops;
 	struct shot **shot; /* owned: all that ever were */
 	size_t n_shot;
+	struct shade *shade; /* owned: of all bitmaps that ever were, in order of `from` */
+	size_t n_shade;
 	bool *hot;             /* sectors with a value of their own at some time */
 	uint64_t *hot_sectors; /* the same as a list */
 	size_t n_hot;

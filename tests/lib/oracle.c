@@ -236,6 +236,54 @@ static void count_tree(struct oracle *o, uint64_t l1, uint32_t n, bool active)
 	}
 }
 
+/* Finds the bitmaps extension. */
+static void find_bitmaps(struct oracle *o)
+{
+	uint64_t off = get32(o->p + 100);
+
+	if (o->version < 3 || !(o->autoclear & 1))
+		return;
+	for (const unsigned char *p; (p = at(o, off, 32)) && off + 32 <= o->cluster && get32(p);
+	     off += 8 + (get32(p + 4) + UINT64_C(7)) / 8 * 8) {
+		if (get32(p) != 0x23852875)
+			continue;
+		o->n_bitmaps = get32(p + 8);
+		o->bitmap_dir_len = get64(p + 16);
+		o->bitmap_dir = get64(p + 24);
+	}
+	if (!o->n_bitmaps || !at(o, o->bitmap_dir, o->bitmap_dir_len)) {
+		bad_pointer(o, "bitmap directory at %" PRIu64, o->bitmap_dir);
+		o->n_bitmaps = 0;
+	}
+}
+
+static void count_bitmaps(struct oracle *o)
+{
+	struct oracle_bitmap b;
+
+	find_bitmaps(o);
+	if (!o->n_bitmaps)
+		return;
+	refer(o, o->bitmap_dir, o->bitmap_dir_len, "bitmap directory");
+	for (uint32_t i = 0; i < o->n_bitmaps; i++) {
+		const unsigned char *t;
+
+		if (!oracle_bitmap(o, i, &b) || !(t = at(o, b.table, b.table_size * UINT64_C(8)))) {
+			bad_pointer(o, "bitmap %" PRIu32, i);
+			return;
+		}
+		refer(o, b.table, b.table_size * UINT64_C(8), "bitmap table");
+		for (uint32_t k = 0; k < b.table_size; k++) {
+			uint64_t e = get64(t + k * UINT64_C(8));
+
+			if (e & HOST)
+				refer(o, e & HOST, o->cluster, "bits");
+			if (e & ~HOST || e % o->cluster)
+				bad_pointer(o, "bitmap table entry %" PRIx64, e);
+		}
+	}
+}
+
 /* Entry at *off, which it moves on. NULL: beyond the end. */
 static const unsigned char *next_snapshot(const struct oracle *o, uint64_t *off)
 {
@@ -325,6 +373,7 @@ bool oracle_judge(struct oracle *o, const unsigned char *p, uint64_t len)
 	count_refcounts(o);
 	count_tree(o, o->l1, o->l1_size, true);
 	count_snapshots(o);
+	count_bitmaps(o);
 	compare(o);
 	return true;
 }
@@ -380,4 +429,45 @@ bool oracle_snapshot(const struct oracle *o, unsigned i, struct oracle_snapshot 
 	name = name < sizeof(s->name) ? name : sizeof(s->name) - 1;
 	memcpy(s->name, p + 40 + extra + id, name);
 	return true;
+}
+
+bool oracle_bitmap(const struct oracle *o, unsigned i, struct oracle_bitmap *b)
+{
+	uint64_t off = o->bitmap_dir, name_len = 0, extra = 0;
+	const unsigned char *p = NULL;
+
+	for (unsigned k = 0; k <= i; k++) {
+		p = at(o, off, 24);
+		if (!p || off + 24 > o->bitmap_dir + o->bitmap_dir_len)
+			return false;
+		name_len = (uint64_t)p[18] << 8 | p[19];
+		extra = get32(p + 20);
+		if (!at(o, off, 24 + extra + name_len))
+			return false;
+		off += (24 + extra + name_len + 7) / 8 * 8;
+	}
+	*b = (struct oracle_bitmap){
+		.flags = get32(p + 12),
+		.granularity_bits = p[17],
+		.table = get64(p),
+		.table_size = get32(p + 8),
+	};
+	memcpy(b->name, p + 24 + extra,
+	       name_len < sizeof(b->name) ? name_len : sizeof(b->name) - 1);
+	return true;
+}
+
+bool oracle_bit(const struct oracle *o, const struct oracle_bitmap *b, uint64_t off)
+{
+	uint64_t bit = off >> b->granularity_bits, per = o->cluster * 8, e;
+	const unsigned char *p;
+
+	if (bit / per >= b->table_size)
+		return false;
+	p = at(o, b->table + bit / per * 8, 8);
+	e = p ? get64(p) : 0;
+	if (e & 1)
+		return true;
+	p = e & HOST ? at(o, (e & HOST) + bit % per / 8, 1) : NULL;
+	return p && *p >> bit % 8 & 1;
 }

@@ -21,6 +21,8 @@ struct oracle {
 	uint32_t l1_size, reftable_clusters, n_snapshots;
 	bool dirty, corrupt_bit;
 	uint64_t autoclear; /* feature bits */
+	uint64_t bitmap_dir, bitmap_dir_len;
+	uint32_t n_bitmaps; /* 0 without the feature bit */
 	/* References that were counted, by host cluster. */
 	uint32_t *refs;
 	uint64_t n_refs, cap_refs;
@@ -53,5 +55,17 @@ struct oracle_snapshot {
 	char name[32]; /* cut when longer */
 };
 bool oracle_snapshot(const struct oracle *o, unsigned i, struct oracle_snapshot *s);
+
+/* Entry i of the bitmap directory. False when there is no such. */
+struct oracle_bitmap {
+	uint32_t flags; /* 1 in use, 2 enabled */
+	unsigned granularity_bits;
+	uint64_t table;
+	uint32_t table_size;
+	char name[32]; /* cut when longer */
+};
+bool oracle_bitmap(const struct oracle *o, unsigned i, struct oracle_bitmap *b);
+/* The bit of guest byte `off`. */
+bool oracle_bit(const struct oracle *o, const struct oracle_bitmap *b, uint64_t off);
 
 #endif
