@@ -20,6 +20,7 @@ static const struct cmd_opt options[] = {
 	{FORCE, "force", NULL, "also change what may make the image unreadable: permits --shrink"},
 	{SHRINK, "shrink", NULL, "permit a smaller size: what lies beyond is lost"},
 	{UNTRUSTED, "untrusted", NULL, "open no file but those named here; never guess raw"},
+	CLI_OPT_EXTERNAL,
 	{'q', "quiet", NULL, "print errors only"},
 	{0},
 };

@@ -236,7 +236,7 @@ static bool parse_repair(struct cli *cli, struct check_cmd *c)
 
 static int run(struct cli *cli)
 {
-	struct check_cmd c = {.open = {.flags = IMG_NO_BACKING | IMG_FOR_CHECK}};
+	struct check_cmd c = {.open = {.flags = IMG_NO_BACKING | IMG_NO_DATA | IMG_FOR_CHECK}};
 	unsigned args = 0;
 	bool ok = true;
 	int id;

@@ -29,6 +29,7 @@ static const struct cmd_opt options[] = {
 	{'U', "force-share", NULL, "read an image that another process may be writing"},
 	{CHECKSUM_UNTRUSTED, "untrusted", NULL,
 	 "open no file but the one named here; never guess raw"},
+	CLI_OPT_EXTERNAL,
 	{'p', "progress-bar", NULL, "show progress"},
 	{CHECKSUM_PROGRESS, "progress", "MODE", "the same, in this way: auto, plain, json or none"},
 	{0},

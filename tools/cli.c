@@ -314,6 +314,13 @@ static bool take_common(struct cli *cli, int *id)
 	case CLI_IMAGE_OPTS:
 		cli->image_opts = true;
 		return true;
+	case CLI_ALLOW_EXTERNAL:
+		if (cli->n_allowed == CLI_ALLOWED_MAX) {
+			*id = bad_option(cli, "too many files with --allow-external:", cli->arg);
+			return false;
+		}
+		cli->allowed[cli->n_allowed++] = cli->arg;
+		return true;
 	case CLI_OBJECT:
 		result = cli_object(cli, cli->arg);
 		if (result == OBJECT_OK)
@@ -513,7 +520,9 @@ bool cli_open_args(const struct cli *cli, struct img_open_args *args)
 	args->flags |= cli->image_opts ? IMG_IMAGE_OPTS : IMG_USER_NAME;
 	/* The peer opens what a backing name leads to, overlays over LVM volumes live by it. */
 	if (cli->peer)
-		args->flags |= IMG_NAMED_DEVICES;
+		args->flags |= IMG_NAMED_DEVICES | IMG_PEER_NAMES;
+	args->allowed = cli->allowed;
+	args->n_allowed = cli->n_allowed;
 	return !args->format || cli_driver(cli, args->path, args->format);
 }
 
@@ -525,6 +534,8 @@ struct img *cli_open(const struct cli *cli, const struct img_open_args *args)
 
 	if (!cli_open_args(cli, &how))
 		return NULL;
+	if (cli->peer)
+		how.flags &= ~(unsigned)IMG_NO_DATA; /* it wants the file to be there */
 	if (img_open(&how, &img, &err) < 0) {
 		cli_open_error(cli, args->path, &err);
 		return NULL;

@@ -30,7 +30,7 @@ struct cmd_opt {
  * Options that mean the same wherever a table has them: cli_next sees to them, the command does not.
  * --image-opts: cli_open takes paths for block-driver descriptions.
  */
-enum { CLI_IMAGE_OPTS = 1000, CLI_OBJECT };
+enum { CLI_IMAGE_OPTS = 1000, CLI_OBJECT, CLI_ALLOW_EXTERNAL };
 #define CLI_OPT_IMAGE_OPTS                                                                 \
 	{                                                                                  \
 		CLI_IMAGE_OPTS, "image-opts", NULL, "FILE is driver=…,file.filename=…" \
@@ -39,6 +39,13 @@ enum { CLI_IMAGE_OPTS = 1000, CLI_OBJECT };
 	{                                                                                          \
 		CLI_OBJECT, "object", "OBJECT", "secret,id=ID,data=TEXT|file=FILE[,format=base64]" \
 	}
+/* Of commands that read or write the data of images. */
+#define CLI_OPT_EXTERNAL                                                             \
+	{                                                                            \
+		CLI_ALLOW_EXTERNAL, "allow-external", "FILE",                        \
+			"FILE may be an image's external data file; may be repeated" \
+	}
+#define CLI_ALLOWED_MAX 64
 
 struct cli;
 
@@ -62,6 +69,8 @@ struct cli {
 	/* cli_next leaves here: */
 	char *arg; /* the option's argument, or the positional argument */
 	/* private to cli.c */
+	const char *allowed[CLI_ALLOWED_MAX]; /* by --allow-external */
+	unsigned n_allowed;
 	int pos;
 	bool only_args;
 	char *rest;

@@ -18,6 +18,7 @@ static const struct cmd_opt options[] = {
 	{'T', "cache", "CACHE", "none, writeback, writethrough, directsync or unsafe"},
 	{'U', "force-share", NULL, "read images that another process may be writing"},
 	{UNTRUSTED, "untrusted", NULL, "open no file but those named here; never guess raw"},
+	CLI_OPT_EXTERNAL,
 	{PARALLEL, "parallel", "N", "number of threads (default: one per CPU)"},
 	{'p', "progress-bar", NULL, "show progress"},
 	{PROGRESS, "progress", "MODE", "the same, in this way: auto, plain, json or none"},

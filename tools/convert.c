@@ -59,6 +59,7 @@ static const struct cmd_opt options[] = {
 	{'T', "source-cache", "CACHE", "of the sources (default: writeback)"},
 	{'U', "force-share", NULL, "read sources that another process may be writing"},
 	{UNTRUSTED, "untrusted", NULL, "open no file but those named here; never guess raw"},
+	CLI_OPT_EXTERNAL,
 	{'p', "progress-bar", NULL, "show progress"},
 	{PROGRESS, "progress", "MODE", "the same, in this way: auto, plain, json or none"},
 	{'q', "quiet", NULL, "print errors only"},
@@ -488,8 +489,8 @@ static int convert_opened(struct cli *cli, struct convert_cmd *c)
 	int r, sig;
 
 	c->req.opts = &c->opts;
-	c->req.backing_flags =
-		(c->source_flags & IMG_UNTRUSTED) | (cli->peer ? IMG_NAMED_DEVICES : 0);
+	c->req.backing_flags = (c->source_flags & IMG_UNTRUSTED) |
+			       (cli->peer ? IMG_NAMED_DEVICES | IMG_PEER_NAMES : 0);
 	if (!c->quiet) {
 		c->req.copy.warn = warn;
 		c->req.copy.warn_ctx = cli;

@@ -192,8 +192,8 @@ static int fail(const struct cli *cli, const struct create_plan *plan, const str
 }
 
 /* The peer says what it will do, and then finds out whether it can. */
-static int execute(const struct cli *cli, const struct create_cmd *c,
-		   const struct create_plan *plan, struct err *err)
+static int execute(const struct cli *cli, const struct create_cmd *c, struct create_plan *plan,
+		   struct err *err)
 {
 	unsigned flags = cli->peer ? TARGET_IN_PLACE : c->force ? TARGET_FORCE : 0;
 	struct target *target = NULL;
@@ -232,7 +232,8 @@ static int run(struct cli *cli)
 
 	if (parse(cli, &c, &code)) {
 		c.req.opts = &c.opts;
-		c.req.backing_flags |= cli->peer ? IMG_NAMED_DEVICES : 0; /* as cli_open */
+		/* as cli_open */
+		c.req.backing_flags |= cli->peer ? IMG_NAMED_DEVICES | IMG_PEER_NAMES : 0;
 		if (c.help)
 			code = give_options_help(cli, &c);
 		else if (!c.req.path)

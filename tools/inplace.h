@@ -18,6 +18,7 @@ enum { INPLACE_OUTPUT = CLI_LONG, INPLACE_PROGRESS, INPLACE_UNTRUSTED, INPLACE_N
 		{'T', "cache", "CACHE", "none, writeback, writethrough, directsync or unsafe"}, \
 		{INPLACE_UNTRUSTED, "untrusted", NULL,                                          \
 		 "open no file but those named here; never guess raw"},                         \
+		CLI_OPT_EXTERNAL,                                                               \
 	{                                                                                       \
 		'q', "quiet", NULL, "print errors only"                                         \
 	}

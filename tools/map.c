@@ -113,7 +113,7 @@ static int run(struct cli *cli)
 {
 	/* The peer looks into files that the image names without being asked. */
 	struct map_cmd c = {
-		.open = {.flags = cli->peer ? 0 : IMG_NO_NAMED},
+		.open = {.flags = cli->peer ? 0 : IMG_NO_NAMED | IMG_NO_DATA},
 		.length = UINT64_MAX,
 	};
 	const char *output = NULL;

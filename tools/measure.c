@@ -242,7 +242,7 @@ static bool parse(struct cli *cli, struct measure_cmd *c, int *code)
 
 static int run(struct cli *cli)
 {
-	struct measure_cmd c = {.target = "raw"};
+	struct measure_cmd c = {.open = {.flags = IMG_NO_DATA}, .target = "raw"};
 	int code;
 
 	if (parse(cli, &c, &code))

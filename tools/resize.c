@@ -18,6 +18,7 @@ static const struct cmd_opt options[] = {
 	{PREALLOCATION, "preallocation", "MODE",
 	 "space for what is added: off (the default), metadata, falloc or full"},
 	{UNTRUSTED, "untrusted", NULL, "open no file but those named here; never guess raw"},
+	CLI_OPT_EXTERNAL,
 	{'q', "quiet", NULL, "print errors only"},
 	{0},
 };

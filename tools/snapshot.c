@@ -213,7 +213,7 @@ static bool set_action(struct cli *cli, struct snapshot_cmd *c, int id)
 
 static int run(struct cli *cli)
 {
-	struct snapshot_cmd c = {.open = {.flags = IMG_NO_BACKING}};
+	struct snapshot_cmd c = {.open = {.flags = IMG_NO_BACKING | IMG_NO_DATA}};
 	const char *output = NULL;
 	unsigned args = 0;
 	bool ok = true;

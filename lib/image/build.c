@@ -12,7 +12,7 @@ void build_init(struct build *b, const struct build_ops *ops, struct io *file, u
 		uint64_t unit)
 {
 	b->ops = ops;
-	b->file = file;
+	b->file = b->data = file;
 	b->size = size;
 	b->unit = unit;
 	b->max_size = INT64_MAX;

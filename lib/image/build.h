@@ -7,7 +7,7 @@
  * before: no crash order is kept, an unfinished build is thrown away (the target has a temporary
  * name). The workers of a convert call reserve and zero at the same time for ranges of the guest
  * that do not overlap, compress by themselves with the codec that the builder names, and write the
- * data to build->file; each range is given at most once; what is never given reads as zeros,
+ * data to build->data; each range is given at most once; what is never given reads as zeros,
  * or, with a backing file, as the backing.
  */
 #ifndef IMGKIT_IMAGE_BUILD_H
@@ -28,7 +28,7 @@ struct build;
 
 struct build_ops {
 	/* Host space for the guest units that [off, off+len) covers; off is a multiple of unit, len
-	 * too. Contiguous. The caller writes len bytes at *host of build->file. */
+	 * too. Contiguous. The caller writes len bytes at *host of build->data. */
 	int (*reserve)(struct build *, uint64_t off, uint64_t len, uint64_t *host, struct err *);
 	/* Host space for `len` coded bytes that hold the one unit at guest offset off. NULL op: the
 	 * format has no compression. */
@@ -47,6 +47,7 @@ struct build_ops {
 struct build {
 	const struct build_ops *ops;
 	struct io *file;       /* borrowed */
+	struct io *data;       /* where the data goes: file, or an external data file. Borrowed */
 	uint64_t size;         /* bytes, virtual */
 	uint64_t unit;         /* bytes; 1 for raw */
 	uint64_t max_size;     /* bytes: the largest virtual size that build_set_size takes */

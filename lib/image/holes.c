@@ -4,6 +4,7 @@
 
 #include "base/bytes.h"
 #include "image/internal.h"
+#include "io/absent.h"
 #include "io/file.h"
 
 /*
@@ -17,7 +18,8 @@ int img_has_file_holes(struct img *img, bool *holes, struct err *err)
 	int r;
 
 	*holes = false;
-	if (!img->fmt->count_used || !io_is_file(img->file))
+	/* A data file that was not opened cannot be asked. */
+	if (!img->fmt->count_used || !io_is_file(img->file) || absent_is(img->data))
 		return 0;
 	r = file_stat(img->file, &st, err);
 	if (r < 0 || st.block_device)

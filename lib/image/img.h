@@ -20,6 +20,7 @@
 
 #include <jansson.h>
 #include <pthread.h>
+#include <sys/types.h>
 
 #include "base/job.h"
 #include "base/opt.h"
@@ -56,6 +57,8 @@ enum {
 	IMG_DETECT_ZEROES = 1 << 12, /* what is written as zeros is stored as zeros */
 	IMG_NO_NAMED = 1 << 14,      /* no backing file that only an image names: map */
 	IMG_DETECT_UNMAP = 1 << 13,  /* and their space is freed */
+	IMG_NO_DATA = 1 << 15,       /* open no external data file: info, check, map */
+	IMG_PEER_NAMES = 1 << 16,    /* a data file's name as the peer takes it: see external.c */
 };
 
 struct img_open_args {
@@ -64,12 +67,15 @@ struct img_open_args {
 	unsigned flags;       /* IMG_… */
 	const char *snapshot; /* read-only view of this internal snapshot (id or name), or NULL */
 	unsigned max_depth;   /* length of the backing chain, 0: the default of 64 */
+	/* External data files that the user allowed, wherever they are and whatever flags say. */
+	const char *const *allowed;
+	unsigned n_allowed;
 };
 
 /* The answer of place: where [off, off+len) of the guest is to be written. */
 struct placement {
 	uint64_t off, len;    /* guest bytes covered: a non-empty prefix of what was asked */
-	uint64_t host;        /* byte in img->file for `off`, or, if fresh, for `start` */
+	uint64_t host;        /* byte in img->data for `off`, or, if fresh, for `start` */
 	bool fresh;           /* new space, not visible until link */
 	bool zeroed;          /* fresh space that is known to read as zeros now */
 	bool reuse;           /* fresh, but the space was the range's own already */
@@ -134,6 +140,7 @@ struct create_args {
 	const char *backing;        /* name to store, or NULL */
 	const char *backing_format; /* format to store, or NULL */
 	const struct opts *opts;    /* values for the format's create_opts; NULL: all defaults */
+	struct io *data;            /* borrowed: new external data file; NULL: none */
 };
 
 /* What check found; counters as `qemu-img check` counts them. */
@@ -255,6 +262,7 @@ struct img {
 	struct io io; /* first: an image is an io */
 	const struct format *fmt;
 	struct io *file;     /* owned: the file that holds the image */
+	struct io *data;     /* where guest data is: file, or the external data file (owned) */
 	struct img *backing; /* owned; NULL: none, or not opened */
 	unsigned open_flags; /* IMG_… */
 	uint64_t unit;       /* allocation unit (cluster, grain) in bytes; 1 for raw */
@@ -264,6 +272,7 @@ struct img {
 	char *backing_format; /* owned: as stored; NULL: not stored */
 	char *backing_path;   /* owned: resolved path, also when it was not opened */
 	bool backing_left;    /* it was not opened, by IMG_NO_NAMED */
+	char *data_name;      /* owned: of the external data file, as stored; NULL: there is none */
 
 	pthread_rwlock_t gate;
 	pthread_mutex_t meta;
@@ -298,6 +307,9 @@ int img_open(const struct img_open_args *args, struct img **out, struct err *err
 int img_open_io(struct io *file, const char *format, unsigned flags, struct img *backing,
 		struct img **out, struct err *err);
 
+/* Gives an image of img_open_io its external data file; owned on success. -EINVAL: it has none. */
+int img_set_data_file(struct img *img, struct io *data, struct err *err);
+
 /* The format that fits best; raw fits everything, so never NULL. */
 const struct format *format_probe(const struct probe *probe);
 
@@ -325,6 +337,12 @@ struct io *img_bottom(const struct img *img);
 
 /* This layer's extent only (EXT_ABSENT possible); takes the locks. */
 int img_map_layer(struct img *img, uint64_t off, uint64_t len, struct extent *ext, struct err *err);
+
+/*
+ * Whether a layer of the chain under img (NULL: none) is kept in this file, its external data file
+ * included, also when that was not opened.
+ */
+bool img_uses_file(struct img *img, dev_t dev, ino_t ino);
 
 /*
  * Whether this layer has more units in use than its file stores (space set aside in advance, holes

@@ -31,6 +31,18 @@ int img_check_inside(struct img *img, uint64_t off, uint64_t len, struct err *er
 /* Takes the gate exclusively for a change (`what`) of a writable, unbroken image. */
 int img_enter(struct img *img, const char *what, struct err *err);
 
+/*
+ * external.c: an image that names an external data file gets one that cannot be read or written, and
+ * then the one it names, as args and its flags say.
+ */
+int img_absent_data(struct img *img, struct err *err);
+int img_open_data(struct img *img, const struct img_open_args *args, struct err *err);
+
+/* A colon before any slash: "nbd://…", "json:…". */
+bool img_has_protocol(const char *name);
+/* What relative names in the image are relative to. */
+const char *img_base_name(const struct img *img);
+
 /* Runs a turn under the exclusive gate, if the format has turns. */
 int img_turn(struct img *img, struct err *err);
 /* Refuses when an earlier flush failed; -errno with text. */

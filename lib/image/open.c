@@ -3,7 +3,7 @@
  * Opening images: file → probe → format → backing chain, and closing them.
  *
  * Who may name a file: the user names the top image, or describes it and what is under it; an image
- * may name its backing file, as a plain path only, opened read-only, never a FIFO, a character
+ * may name its external data file (external.c), and its backing file, as a plain path only, opened read-only, never a FIFO, a character
  * device or a socket, a block device only if the caller says so. With IMG_UNTRUSTED an image may
  * name nothing. Descriptions and prefixes ("json:", "file:") are for users: no name that came out of
  * an image ever gets here with IMG_USER_NAME.
@@ -58,6 +58,8 @@ static void init_locks(struct img *img)
 static void img_free(struct img *img)
 {
 	img->fmt->close(img);
+	if (img->data != img->file)
+		io_close(img->data);
 	io_close(img->file);
 	if (img->backing)
 		io_close(&img->backing->io);
@@ -65,6 +67,7 @@ static void img_free(struct img *img)
 	free(img->backing_name);
 	free(img->backing_format);
 	free(img->backing_path);
+	free(img->data_name);
 	pthread_rwlock_destroy(&img->gate);
 	pthread_mutex_destroy(&img->meta);
 	pthread_cond_destroy(&img->idle);
@@ -123,8 +126,7 @@ int img_probe(struct io *file, const struct format **fmt, struct err *err)
 		       file->name, foreign);
 }
 
-/* "proto:…", "json:{…": a colon before any slash. */
-static bool has_protocol(const char *name)
+bool img_has_protocol(const char *name)
 {
 	return name[strcspn(name, ":/")] == ':';
 }
@@ -134,7 +136,7 @@ int img_resolve_name(const char *base, const char *name, char **path, struct err
 	const char *slash = strrchr(base, '/');
 	size_t dir = slash ? (size_t)(slash - base) + 1 : 0;
 
-	if (has_protocol(name))
+	if (img_has_protocol(name))
 		return err_set(err, EINVAL,
 			       "%s: names the backing file '%s', which is not a plain path", base,
 			       name);
@@ -190,9 +192,14 @@ int img_open_layer(struct io *file, const struct layer *layer, struct img **out,
 	img->unit = 1;
 	img->io.caps = layer->flags & IMG_RDWR ? 0 : IO_RDONLY;
 	r = fmt->open(img, layer->opts, err);
+	/* Which may have put a window over file. */
+	img->data = img->file;
+	if (r == 0)
+		r = img_absent_data(img, err);
 	if (r < 0) {
 		char *name = img->io.name;
 
+		img->data = img->data == img->file ? NULL : img->data;
 		img->file = NULL;
 		img_free(img);
 		free(name);
@@ -246,17 +253,24 @@ struct io *img_bottom(const struct img *img)
 
 /* ---- the chain ---- */
 
-/* Whether the file of `img` is one of those above it (top … img's overlay). */
+static bool same_file(struct io *a, struct io *b)
+{
+	struct file_stat x, y;
+
+	return a && b && io_is_file(a) && io_is_file(b) && file_stat(a, &x, NULL) == 0 &&
+	       file_stat(b, &y, NULL) == 0 && x.dev == y.dev && x.ino == y.ino;
+}
+
+/* Whether a file of `img` is one of those above it (top … img's overlay). */
 static int check_loop(struct img *top, struct img *img, struct err *err)
 {
-	struct file_stat mine, other;
+	struct io *file = img_bottom(img);
 
-	if (!img_bottom(img) || file_stat(img_bottom(img), &mine, NULL) < 0)
-		return 0;
 	for (struct img *i = top; i != img; i = i->backing) {
-		if (!img_bottom(i) || file_stat(img_bottom(i), &other, NULL) < 0)
-			continue;
-		if (other.dev == mine.dev && other.ino == mine.ino)
+		struct io *above = img_bottom(i);
+
+		if (same_file(above, file) || same_file(above, img->data) ||
+		    same_file(i->data, file) || same_file(i->data, img->data))
 			return err_set(err, ELOOP,
 				       "%s: the backing chain loops: '%s' is in it twice",
 				       top->io.name, img->io.name);
@@ -271,8 +285,7 @@ static unsigned backing_flags(unsigned flags)
 				   IMG_NO_DISCARD | IMG_DETECT_ZEROES | IMG_DETECT_UNMAP);
 }
 
-/* What relative names in the image are relative to. */
-static const char *base_of(const struct img *img)
+const char *img_base_name(const struct img *img)
 {
 	const struct io *file = img_bottom(img);
 
@@ -292,7 +305,7 @@ static int open_named(struct img *img, const struct node *node, unsigned flags, 
 			       img->io.name, img->backing_name);
 	free(img->backing_path);
 	img->backing_path = NULL;
-	r = img_resolve_name(base_of(img), img->backing_name, &img->backing_path, err);
+	r = img_resolve_name(img_base_name(img), img->backing_name, &img->backing_path, err);
 	if (r < 0)
 		return r;
 	if (img->backing_format && !format_find(img->backing_format))
@@ -319,9 +332,12 @@ static int open_described(const struct node *node, unsigned flags, struct img **
 }
 
 /* node: the description of top, or NULL. */
-static int open_chain(struct img *top, const struct node *node, unsigned flags, unsigned max_depth,
+static int open_chain(struct img *top, const struct node *node, const struct img_open_args *args,
 		      struct err *err)
 {
+	unsigned max_depth = args->max_depth ? args->max_depth : DEFAULT_MAX_DEPTH;
+	/* The description of top may have changed them: force-share, cache.direct, … */
+	unsigned flags = top->open_flags;
 	struct img *img = top;
 
 	for (unsigned depth = 1; !(node && node->no_backing); depth++, img = img->backing) {
@@ -341,6 +357,8 @@ static int open_chain(struct img *top, const struct node *node, unsigned flags, 
 		else
 			r = open_named(img, node, flags, &img->backing, err);
 		if (r == 0)
+			r = img_open_data(img->backing, args, err);
+		if (r == 0)
 			r = check_loop(top, img->backing, err);
 		if (r < 0)
 			return r;
@@ -353,8 +371,9 @@ static int note_backing_path(struct img *img, struct err *err)
 {
 	if (!img->backing_name || img->backing_path)
 		return 0;
-	if (!has_protocol(img->backing_name))
-		return img_resolve_name(base_of(img), img->backing_name, &img->backing_path, err);
+	if (!img_has_protocol(img->backing_name))
+		return img_resolve_name(img_base_name(img), img->backing_name, &img->backing_path,
+					err);
 	img->backing_path = strdup(img->backing_name);
 	return img->backing_path ? 0 : err_nomem(err, strlen(img->backing_name), "a file name");
 }
@@ -396,15 +415,15 @@ static int open_top(const struct img_open_args *args, unsigned flags, struct nod
 
 int img_open(const struct img_open_args *args, struct img **out, struct err *err)
 {
-	unsigned depth = args->max_depth ? args->max_depth : DEFAULT_MAX_DEPTH;
 	unsigned flags = args->flags & ~(unsigned)(IMG_USER_NAME | IMG_IMAGE_OPTS);
 	struct node *node = NULL;
 	struct img *img = NULL;
 	int r = open_top(args, flags, &node, &img, err);
 
-	/* Its description may have changed the flags: force-share, cache.direct, … */
+	if (r == 0)
+		r = img_open_data(img, args, err);
 	if (r == 0 && !(flags & IMG_NO_BACKING))
-		r = open_chain(img, node, img->open_flags, depth, err);
+		r = open_chain(img, node, args, err);
 	if (r == 0)
 		r = note_backing_path(img, err);
 	if (r == 0 && args->snapshot)

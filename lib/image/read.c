@@ -44,7 +44,7 @@ static int read_data(struct img *img, const struct extent *ext, void *buf, size_
 	uint64_t last = ext->host - (ext->off - first_unit) + (last_unit - first_unit);
 
 	if (last >= io_size(ext->io))
-		return io_corrupt(img->file, err, last,
+		return io_corrupt(ext->io, err, last,
 				  "data of guest offset %" PRIu64
 				  " lies beyond the end of the file (%" PRIu64 " bytes)",
 				  ext->off, io_size(ext->io));

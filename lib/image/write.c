@@ -128,7 +128,7 @@ static int write_composed(struct img *img, const struct placement *p, uint64_t u
 	if (r < 0)
 		return r;
 	memcpy(buf + (from - unit), data + (from - p->off), to - from);
-	return io_pwrite(img->file, buf, img->unit, p->host + (unit - p->start), err);
+	return io_pwrite(img->data, buf, img->unit, p->host + (unit - p->start), err);
 }
 
 /* Data for new space: a head unit, whole units, a tail unit; head and tail may be the same. */
@@ -143,11 +143,11 @@ static int write_fresh(struct img *img, const struct placement *p, const unsigne
 	if (p->zeroed && (p->off == p->start || known_zero(img, p->start, p->off - p->start)) &&
 	    (end >= io_size(&img->io) || end == stop ||
 	     known_zero(img, end, min_u64(stop, io_size(&img->io)) - end)))
-		return io_pwrite(img->file, data, p->len, p->host + (p->off - p->start), err);
+		return io_pwrite(img->data, data, p->len, p->host + (p->off - p->start), err);
 	if (body != p->start)
 		r = write_composed(img, p, p->start, data, err);
 	if (r == 0 && body < tail)
-		r = io_pwrite(img->file, data + (body - p->off), tail - body,
+		r = io_pwrite(img->data, data + (body - p->off), tail - body,
 			      p->host + (body - p->start), err);
 	if (r == 0 && tail != stop && tail >= body)
 		r = write_composed(img, p, tail, data, err);
@@ -165,7 +165,7 @@ static int write_piece(struct img *img, const void *data, uint64_t len, uint64_t
 		return r;
 	*did = p.len;
 	if (!p.fresh)
-		return io_pwrite(img->file, data, p.len, p.host, err);
+		return io_pwrite(img->data, data, p.len, p.host, err);
 	r = write_fresh(img, &p, data, err);
 	return finish(img, &p, r, err);
 }

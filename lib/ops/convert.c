@@ -60,34 +60,48 @@ static int join_sources(struct conversion *c, struct err *err)
 
 static bool reads_file(const struct convert_request *req, dev_t dev, ino_t ino)
 {
-	for (unsigned i = 0; i < req->n_src; i++) {
-		for (struct img *img = req->src[i]; img; img = img->backing) {
-			struct file_stat fs;
-
-			if (img_bottom(img) && file_stat(img_bottom(img), &fs, NULL) == 0 &&
-			    fs.dev == dev && fs.ino == ino)
-				return true;
-		}
-	}
+	for (unsigned i = 0; i < req->n_src; i++)
+		if (img_uses_file(req->src[i], dev, ino))
+			return true;
 	return false;
 }
 
 /* A target that is a source, or below one, would be destroyed while it is read. */
-static int check_same(const struct convert_request *req, struct err *err)
+static int check_target(const struct convert_request *req, dev_t dev, ino_t ino, const char *name,
+			struct err *err)
 {
-	struct file_stat fs;
-	struct stat st;
-	bool same = false;
-
-	if (req->path && stat(req->path, &st) == 0)
-		same = reads_file(req, st.st_dev, st.st_ino);
-	else if (req->dst && img_bottom(req->dst) &&
-		 file_stat(img_bottom(req->dst), &fs, NULL) == 0)
-		same = reads_file(req, fs.dev, fs.ino);
-	if (!same)
+	if (!reads_file(req, dev, ino))
 		return 0;
 	return err_set(err, EINVAL, "'%s' is a source of this conversion, it cannot be its target",
-		       req->path ? req->path : req->dst->io.name);
+		       name);
+}
+
+static int check_path(const struct convert_request *req, const char *path, struct err *err)
+{
+	struct stat st;
+
+	return path && stat(path, &st) == 0 ? check_target(req, st.st_dev, st.st_ino, path, err)
+					    : 0;
+}
+
+static int check_io(const struct convert_request *req, struct io *io, struct err *err)
+{
+	struct file_stat fs;
+
+	return io && io_is_file(io) && file_stat(io, &fs, NULL) == 0
+		       ? check_target(req, fs.dev, fs.ino, io->name, err)
+		       : 0;
+}
+
+static int check_same(const struct convert_request *req, struct err *err)
+{
+	int r = check_path(req, req->path, err);
+
+	if (r == 0 && req->dst)
+		r = check_io(req, img_bottom(req->dst), err);
+	if (r == 0 && req->dst)
+		r = check_io(req, req->dst->data, err);
+	return r;
 }
 
 /* ---- new images ---- */
@@ -110,6 +124,10 @@ static int check_plan(const struct conversion *c, struct err *err)
 
 	if (!c->copy.compress)
 		return 0;
+	if (c->plan.data_path)
+		return err_set(err, ENOTSUP,
+			       "Compression and an external data file are not supported at the "
+			       "same time");
 	if (!(c->plan.fmt->caps & FMT_CODED))
 		return err_set(err, ENOTSUP, "Compression not supported for this file format");
 	if (prealloc && strcmp(prealloc, "off") != 0)
@@ -136,6 +154,8 @@ static int plan_image(struct conversion *c, struct opts *opts, struct err *err)
 		return r;
 	c->planned = true;
 	r = create_prepare(&create, &c->plan, err);
+	if (r == 0)
+		r = check_path(req, c->plan.data_path, err);
 	return r < 0 ? r : check_plan(c, err);
 }
 
@@ -145,7 +165,7 @@ static int plan_layer(struct conversion *c, struct err *err)
 	CLEANUP_FREE char *path = NULL;
 	struct img_open_args args = {
 		.format = c->plan.backing_format,
-		.flags = c->req->backing_flags | IMG_NO_BACKING,
+		.flags = c->req->backing_flags | IMG_NO_BACKING | IMG_NO_DATA,
 	};
 	struct img *backing;
 	int r;
@@ -177,6 +197,7 @@ static int begin_build(struct conversion *c, struct io *file, unsigned flags, st
 		.backing = c->plan.backing,
 		.backing_format = c->plan.backing_format,
 		.opts = &c->plan.format_opts,
+		.data = c->plan.data ? target_io(c->plan.data) : NULL,
 	};
 
 	return c->plan.fmt->build(file, &args, flags, b, err);
@@ -209,13 +230,15 @@ static int to_file(struct conversion *c, struct err *err)
 	int r = target_open(c->req->path, c->req->target_flags, &c->plan.all, &target, err);
 
 	if (r == 0)
+		r = create_open_data(&c->plan, c->req->target_flags, err);
+	if (r == 0)
 		r = begin_build(c, target_io(target), 0, &b, err);
 	if (r < 0)
 		not_made(c, r, err);
 	else
 		r = copy_to(c, b, err);
 	if (r == 0) {
-		r = target_commit(target, err);
+		r = create_commit(&c->plan, target, err);
 		if (r < 0)
 			not_made(c, r, err);
 	}

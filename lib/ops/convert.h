@@ -27,7 +27,8 @@ struct convert_request {
 	const struct opts *opts;    /* as for create; NULL: none. A size is ignored */
 	const char *backing;        /* copy the top layer only, over this; or NULL */
 	const char *backing_format; /* needed with backing */
-	unsigned backing_flags;     /* IMG_…, for opening it and what is behind it */
+	/* IMG_…, for opening it and what is behind it. IMG_PEER_NAMES: a data file's name, too. */
+	unsigned backing_flags;
 
 	/* src, layer, backing_size, build, dst and dst_zero are filled in. */
 	struct copy_args copy;

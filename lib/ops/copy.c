@@ -264,7 +264,7 @@ static void init(struct copy *copy, const struct copy_args *args, struct job *jo
 	pthread_mutex_init(&copy->rate_lock, NULL);
 	pthread_mutex_init(&copy->warn_lock, NULL);
 	pthread_cond_init(&copy->turn_cond, NULL);
-	copy->out = args->build ? args->build->file : args->dst;
+	copy->out = args->build ? args->build->data : args->dst;
 	if (args->build)
 		copy->unit = args->build->unit;
 	else

@@ -59,7 +59,7 @@ struct run {
 struct copy {
 	const struct copy_args *args;
 	struct job *job;
-	struct io *out;        /* where data is written: build->file or dst */
+	struct io *out;        /* where data is written: build->data or dst */
 	uint64_t unit;         /* bytes: places are given in these */
 	uint64_t granule;      /* bytes: zeros are looked for in these */
 	uint64_t min_zero;     /* bytes: shortest run of zeros that is not written */

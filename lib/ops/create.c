@@ -102,17 +102,9 @@ static int merge(const struct create_request *req, struct create_plan *plan, str
 /* Whether path is one of the files of the chain: it would be overwritten. */
 static bool in_chain(const char *path, struct img *img)
 {
-	struct file_stat fs;
 	struct stat st;
 
-	if (stat(path, &st) < 0)
-		return false;
-	for (; img; img = img->backing) {
-		if (img_bottom(img) && file_stat(img_bottom(img), &fs, NULL) == 0 &&
-		    fs.dev == st.st_dev && fs.ino == st.st_ino)
-			return true;
-	}
-	return false;
+	return path && stat(path, &st) == 0 && img_uses_file(img, st.st_dev, st.st_ino);
 }
 
 static int same_name(struct err *err)
@@ -125,7 +117,7 @@ static int same_name(struct err *err)
 static int open_backing(struct create_plan *plan, unsigned flags, struct img **out, struct err *err)
 {
 	CLEANUP_FREE char *path = NULL;
-	struct img_open_args args = {.format = plan->backing_format, .flags = flags};
+	struct img_open_args args = {.format = plan->backing_format, .flags = flags | IMG_NO_DATA};
 	int r;
 
 	if (args.format && !format_find(args.format))
@@ -154,7 +146,7 @@ static int consult_backing(struct create_plan *plan, unsigned flags, struct err 
 			 img->fmt->name);
 		plan->hint = plan->detail;
 		r = err_set(err, EINVAL, "Backing file specified without backing format");
-	} else if (in_chain(plan->path, img)) {
+	} else if (in_chain(plan->path, img) || in_chain(plan->data_path, img)) {
 		r = same_name(err);
 	} else if (plan->size == CREATE_NO_SIZE) {
 		plan->size = io_size(&img->io);
@@ -181,6 +173,35 @@ static int check_backing(const struct create_request *req, struct create_plan *p
 	return 0;
 }
 
+static bool is_same(const char *a, const char *b)
+{
+	struct stat x, y;
+
+	return strcmp(a, b) == 0 || (stat(a, &x) == 0 && stat(b, &y) == 0 && x.st_dev == y.st_dev &&
+				     x.st_ino == y.st_ino);
+}
+
+/* Beside the image; the peer makes it in the working directory. */
+static int plan_data(const struct create_request *req, struct create_plan *plan, struct err *err)
+{
+	const char *name = opts_get(&plan->all, "data_file");
+	int r = 0;
+
+	if (!name)
+		return 0;
+	if (!name[0])
+		return err_set(err, ENOENT, "Could not create '': No such file or directory");
+	if (req->backing_flags & IMG_PEER_NAMES)
+		plan->data_path = strdup(name);
+	else
+		r = img_resolve_name(plan->path, name, &plan->data_path, err);
+	if (r == 0 && !plan->data_path)
+		r = err_nomem(err, strlen(name), "a file name");
+	if (r == 0 && is_same(plan->path, plan->data_path))
+		r = err_set(err, EINVAL, "The image cannot be its own data file");
+	return r;
+}
+
 int create_prepare(const struct create_request *req, struct create_plan *plan, struct err *err)
 {
 	int r;
@@ -193,6 +214,8 @@ int create_prepare(const struct create_request *req, struct create_plan *plan, s
 		return err_set(err, ENOTSUP, "Format driver '%s' does not support image creation",
 			       req->format);
 	r = merge(req, plan, err);
+	if (r == 0)
+		r = plan_data(req, plan, err);
 	if (r == 0)
 		r = check_backing(req, plan, err);
 	if (r < 0)
@@ -215,6 +238,7 @@ static int build_empty(const struct create_plan *plan, struct io *file, struct e
 		.backing = plan->backing,
 		.backing_format = plan->backing_format,
 		.opts = &plan->format_opts,
+		.data = plan->data ? target_io(plan->data) : NULL,
 	};
 	struct build *build = NULL;
 	int r = plan->fmt->build(file, &args, 0, &build, err);
@@ -232,23 +256,42 @@ static int build_empty(const struct create_plan *plan, struct io *file, struct e
 	return r;
 }
 
-int create_open(const struct create_plan *plan, unsigned flags, struct target **target,
-		struct err *err)
+int create_open(struct create_plan *plan, unsigned flags, struct target **target, struct err *err)
 {
+	int r;
+
 	/* An image without metadata (raw) is only a new file, which a crash may lose as any other. */
 	if (!plan->fmt->place)
 		flags |= TARGET_UNSAFE;
-	return target_open(plan->path, flags, &plan->all, target, err);
+	r = target_open(plan->path, flags, &plan->all, target, err);
+	return r < 0 ? r : create_open_data(plan, flags, err);
 }
 
-int create_finish(const struct create_plan *plan, struct target *target, struct err *err)
+int create_open_data(struct create_plan *plan, unsigned flags, struct err *err)
+{
+	return plan->data_path ? target_open(plan->data_path, flags, NULL, &plan->data, err) : 0;
+}
+
+int create_commit(struct create_plan *plan, struct target *target, struct err *err)
+{
+	int r = plan->data ? target_commit(plan->data, err) : 0;
+
+	if (r < 0)
+		return r;
+	r = target_commit(target, err);
+	if (r < 0 && plan->data)
+		target_withdraw(plan->data);
+	return r;
+}
+
+int create_finish(struct create_plan *plan, struct target *target, struct err *err)
 {
 	int r = build_empty(plan, target_io(target), err);
 
-	return r < 0 ? r : target_commit(target, err);
+	return r < 0 ? r : create_commit(plan, target, err);
 }
 
-int create_run(const struct create_plan *plan, unsigned flags, struct err *err)
+int create_run(struct create_plan *plan, unsigned flags, struct err *err)
 {
 	struct target *target = NULL;
 	int r = create_open(plan, flags, &target, err);
@@ -261,6 +304,8 @@ int create_run(const struct create_plan *plan, unsigned flags, struct err *err)
 
 void create_plan_free(struct create_plan *plan)
 {
+	target_close(plan->data);
+	free(plan->data_path);
 	opts_free(&plan->all);
 	opts_free(&plan->format_opts);
 }

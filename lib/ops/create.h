@@ -22,7 +22,8 @@ struct create_request {
 	const char *backing_format;
 	const struct opts *opts; /* format's, target's, size, backing_file, backing_fmt; or NULL */
 	bool unchecked_backing;  /* do not open the backing file; size is needed then */
-	unsigned backing_flags;  /* IMG_…, for opening it and what is behind it */
+	/* IMG_…, for opening it and what is behind it. IMG_PEER_NAMES: a data file's name, too. */
+	unsigned backing_flags;
 };
 
 /* Zero-initialise; free with create_plan_free. */
@@ -33,8 +34,10 @@ struct create_plan {
 	const char *backing, *backing_format; /* borrowed from all, or NULL */
 	struct opts all;                      /* every option that is set, with size and backing */
 	struct opts format_opts;              /* what the format's build gets */
-	const char *hint; /* after an error: a second sentence for people, or NULL */
-	char detail[64];  /* room for it */
+	char *data_path;     /* owned: where a new external data file will be; NULL: none */
+	struct target *data; /* owned: it, while the image is made; NULL: none */
+	const char *hint;    /* after an error: a second sentence for people, or NULL */
+	char detail[64];     /* room for it */
 };
 
 /*
@@ -44,12 +47,18 @@ struct create_plan {
 int create_prepare(const struct create_request *req, struct create_plan *plan, struct err *err);
 
 /* flags: TARGET_…. The target is to be closed in any case, and is kept only after create_finish. */
-int create_open(const struct create_plan *plan, unsigned flags, struct target **target,
-		struct err *err);
-int create_finish(const struct create_plan *plan, struct target *target, struct err *err);
+int create_open(struct create_plan *plan, unsigned flags, struct target **target, struct err *err);
+int create_finish(struct create_plan *plan, struct target *target, struct err *err);
 
 /* Both. */
-int create_run(const struct create_plan *plan, unsigned flags, struct err *err);
+int create_run(struct create_plan *plan, unsigned flags, struct err *err);
+
+/*
+ * For who makes the image by himself: opens the external data file, if the plan has one, as the
+ * image's target was opened; and at the end makes both appear, the data first.
+ */
+int create_open_data(struct create_plan *plan, unsigned flags, struct err *err);
+int create_commit(struct create_plan *plan, struct target *target, struct err *err);
 
 void create_plan_free(struct create_plan *plan);
 

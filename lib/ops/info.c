@@ -47,7 +47,8 @@ int info_collect(const struct img_open_args *args, bool chain, struct info_list 
 	unsigned n = 0;
 	int r;
 
-	open.flags = chain ? args->flags & ~(unsigned)IMG_NO_BACKING : args->flags | IMG_NO_BACKING;
+	open.flags = IMG_NO_DATA | (chain ? args->flags & ~(unsigned)IMG_NO_BACKING
+					  : args->flags | IMG_NO_BACKING);
 	r = img_open(&open, &list->top, err);
 	if (r < 0)
 		return r;

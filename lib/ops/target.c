@@ -384,6 +384,13 @@ int target_commit(struct target *t, struct err *err)
 	return t->durable && !t->in_place ? sync_name(t, err) : 0;
 }
 
+void target_withdraw(struct target *t)
+{
+	if (t->committed && !t->old && (!t->in_place || t->created))
+		unlink(t->path);
+	t->committed = false;
+}
+
 void target_close(struct target *t)
 {
 	if (!t)

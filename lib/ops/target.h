@@ -50,6 +50,9 @@ const char *target_note(const struct target *t);
  */
 int target_commit(struct target *t, struct err *err);
 
+/* Takes back a commit: a file that was not there before is gone again. */
+void target_withdraw(struct target *t);
+
 /* Closes the io; a target that was not committed vanishes. NULL is fine. */
 void target_close(struct target *t);
 

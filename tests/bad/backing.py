@@ -9,7 +9,7 @@ import sys
 
 sys.path.insert(0, os.path.join(os.environ['TOP'], 'tests', 'lib'))
 # pylint: disable=wrong-import-position
-from hostile import Image, Run, copy, read_disk, run_cases
+from hostile import COMPRESSED, COPIED, Image, Run, copy, read_disk, run_cases
 
 SECRET = b'secret of the host ' * 64
 
@@ -137,25 +137,63 @@ def names_full_of_control_characters():
 
 
 def data_file():
-    # An image whose data is in another file: never opened, whatever its name is.
-    with open('secret.raw', 'wb') as f:
-        f.write(SECRET)
-    for name in (b'secret.raw', b'json:{"driver":"file","filename":"secret.raw"}', b'/etc/passwd',
-                 b'pipe'):
-        image = Image()
+    # An image whose data is in another file: opened beside the image only, and never if it is no
+    # regular file; info, check and map open none at all.
+    os.mkdir('inside')
+    for path in ('secret.raw', 'inside/short.raw', 'inside/empty.raw'):
+        with open(path, 'wb') as f:
+            f.write(SECRET if 'secret' in path else b'x' * 1000 if 'short' in path else b'')
+    os.mkfifo('inside/pipe')
+    os.symlink('../secret.raw', 'inside/link.raw')
+    os.symlink('..', 'inside/up')
+    os.symlink('/dev/zero', 'inside/zero')
+    names = {b'json:{"driver":"file","filename":"secret.raw"}': 'not a plain path',
+             b'nbd://localhost/disk': 'not a plain path', b'file:short.raw': 'not a plain path',
+             os.path.abspath('secret.raw').encode(): 'not in its directory',
+             b'/etc/passwd': 'not in its directory', b'/dev/zero': 'not in its directory',
+             b'../secret.raw': 'not in its directory', b'x/../../secret.raw': 'not in its directory',
+             b'link.raw': 'not in its directory', b'up/secret.raw': 'not in its directory',
+             b'zero': 'not in its directory', b'pipe': 'regular file', b'.': 'directory',
+             b'gone.raw': 'No such file', b'x.qcow2': 'the image itself', b'./x.qcow2': 'the image itself',
+             b'': "'data-file' is required", b'short.raw': 'beyond the end', b'empty.raw': 'beyond the end',
+             b'\x1b[2J': 'No such file', b'a' * 5000: 'File name too long'}
+    for name, says in names.items():
+        image = Image('inside/x.qcow2', clusters=0)
+        for i in range(4):
+            image.put(image.l2(i), '>Q', COPIED | i * image.cluster)
         image.extension(0x44415441, name)
         path = image.header(incompatible=4).close()
         Run('info', path).expect(0)
         Run('info', '--output=json', path).expect(0)
-        Run('check', path)
-        read_disk(path).expect(1, 'data file')
-        Run('map', path).expect({0, 1})
-        for argv in (['snapshot', '-c', 's'], ['resize', '-q']):
-            target = copy(path)
-            Run(*argv, target, *(['+1M'] if argv[0] == 'resize' else [])).expect(1)
+        Run('check', path).expect(0)
+        Run('map', path).expect(0)
+        read_disk(path).expect(1, says)
+        read_disk(path, '--untrusted').expect(1)
+        if 'beyond' not in says:
+            Run('resize', '-q', path, '+1M').expect(1, says)
+        Run('snapshot', '-c', 's', path).expect(1, 'internal snapshots')
     with open('secret.raw', 'rb') as f:
         if f.read() != SECRET:
             raise OSError('the secret was written to')
+
+
+def data_file_entries():
+    # Entries that put data elsewhere than at its own offset, or that are compressed.
+    with open('disk.data', 'wb') as f:
+        f.truncate(1 << 20)
+    for entry, says in ((COPIED | 2 << 16, 'puts guest offset'), (COPIED | 1 << 40, 'puts guest offset'),
+                        (COMPRESSED | 5 << 16, 'compressed cluster'), (COPIED | 0x10200, 'cluster-aligned')):
+        image = Image(clusters=0)
+        image.put(image.l2(1), '>Q', entry)
+        image.extension(0x44415441, b'disk.data')
+        path = image.header(incompatible=4).close()
+        Run('check', path)
+        Run('map', path).expect(1, says)
+        read_disk(path).expect(1, says)
+        target = copy(path)
+        Run('convert', '-n', '-O', 'qcow2', '-f', 'raw', 'disk.data', target).expect({0, 1})
+    if os.path.getsize('disk.data') != 1 << 20:
+        raise OSError('the data file has grown')
 
 
 def untrusted_takes_nothing_for_raw():
@@ -169,4 +207,4 @@ def untrusted_takes_nothing_for_raw():
 
 run_cases([self_and_circles, deep_chains, names_that_are_no_paths, json_names_in_a_chain,
            fifos_and_devices, given_directly, missing_and_wrong_backing,
-           names_full_of_control_characters, data_file, untrusted_takes_nothing_for_raw])
+           names_full_of_control_characters, data_file, data_file_entries, untrusted_takes_nothing_for_raw])

@@ -13,14 +13,17 @@ compile() {
 compile -DQCOW2_LEAVE_OUT -c "$TOP/lib/formats/qcow2/turn.c" -o turn.o
 compile turn.o "$BUILD/tests/crash/qcow2-power-cut.o" -Wl,--start-group "$BUILD/libtest.a" \
 	"$BUILD/libdoubles.a" "$BUILD/libcore.a" -Wl,--end-group -o sweep -ldeflate -lzstd -ljansson -lz
+compile turn.o "$BUILD/tests/crash/qcow2-data-file.o" -Wl,--start-group "$BUILD/libtest.a" \
+	"$BUILD/libdoubles.a" "$BUILD/libcore.a" -Wl,--end-group -o sweep-data -ldeflate -lzstd -ljansson -lz
 barriers=$(sed -n '/^enum barrier {/,/^};/p' "$TOP/lib/formats/qcow2/qcow2.h" | grep -c '	BARRIER_')
 
 # With nothing left out it is the same sweep: fine.
 SEED=1 ROUNDS=2 LEAVE_OUT=0 ./sweep
+LEAVE_OUT=0 ./sweep-data
 missed=
 for n in $(seq 1 "$barriers"); do
 	# The first seeds; what they do not show, others may.
-	if LEAVE_OUT=$n ./sweep >out 2>&1; then
+	if LEAVE_OUT=$n ./sweep-data >out 2>&1 && LEAVE_OUT=$n ./sweep >out 2>&1; then
 		missed="$missed $n"
 	else
 		grep -q '^FAILED: SEED=' out || { cat out; exit 1; }

@@ -107,7 +107,8 @@ static struct build *begin(struct io *file, const char *format, const struct fil
 	const struct format *fmt = format_find(format);
 	struct create_args create = {.size = args->size,
 				     .backing = args->backing,
-				     .backing_format = args->backing_format};
+				     .backing_format = args->backing_format,
+				     .data = args->external};
 	struct opts opts = {0};
 	struct build *b = NULL;
 	struct err e = {0};
@@ -135,6 +136,23 @@ void disk_create(struct io *file, const char *format, uint64_t size, const char 
 		.size = size, .opts = opts, .backing = backing, .backing_format = backing_format};
 
 	finish(begin(file, format, &args));
+}
+
+void disk_create_data(struct io *file, struct io *data, uint64_t size, const char *opts)
+{
+	struct fill_args args = {.size = size, .opts = opts, .external = data};
+
+	finish(begin(file, "qcow2", &args));
+}
+
+struct img *disk_open_data(struct io *file, struct io *data, unsigned flags, struct img *backing)
+{
+	struct img *img = disk_open(file, "qcow2", flags, backing);
+	struct io *io = disk_borrow(data);
+	struct err e = {0};
+
+	must(img_set_data_file(img, io, &e), &e);
+	return img;
 }
 
 struct img *disk_open(struct io *file, const char *format, unsigned flags, struct img *backing)

@@ -27,6 +27,10 @@ void disk_create(struct io *file, const char *format, uint64_t size, const char 
 /* Opens an image on a borrowed file. */
 struct img *disk_open(struct io *file, const char *format, unsigned flags, struct img *backing);
 
+/* qcow2 with the data in an external file, which is borrowed. */
+void disk_create_data(struct io *file, struct io *data, uint64_t size, const char *opts);
+struct img *disk_open_data(struct io *file, struct io *data, unsigned flags, struct img *backing);
+
 /*
  * Writes `data` (the whole disk, len bytes) through a builder: cluster i becomes compressed, plain,
  * zeros or nothing as kind(ctx, i) says.
@@ -36,6 +40,7 @@ typedef enum fill fill_fn(void *ctx, uint64_t cluster);
 struct fill_args {
 	uint64_t size; /* bytes */
 	const char *opts, *backing, *backing_format;
+	struct io *external; /* data file, for opts with data_file= */
 	const unsigned char *data;
 	fill_fn *kind;
 	void *ctx;

@@ -421,7 +421,10 @@ static void options_that_do_not_fit(void **state)
 	refuse(MiB, "preallocation=some", NULL, -EINVAL, "does not accept value 'some'");
 	refuse(MiB, "preallocation=full", "base", -EINVAL, "Backing file and preallocation");
 	refuse(MiB, "extended_l2=on", NULL, -ENOTSUP, "extended_l2");
-	refuse(MiB, "data_file=x", NULL, -ENOTSUP, "data_file");
+	refuse(MiB, "data_file_raw=on", NULL, -EINVAL, "requires data-file");
+	refuse(MiB, "data_file=x,compat=v2", NULL, -EINVAL, "version=v3");
+	refuse(MiB, "data_file=x,data_file_raw=on", "base", -EINVAL, "Backing file and");
+	refuse(MiB, "data_file=x", NULL, -EINVAL, "'data-file' is required");
 	refuse(MiB, "encrypt.format=luks", NULL, -ENOTSUP, "encrypt.format");
 	refuse(MiB, "encryption=on", NULL, -ENOTSUP, "encryption");
 }

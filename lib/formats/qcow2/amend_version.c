@@ -148,11 +148,10 @@ static int walk(struct trees *t, struct err *err)
 static int refuse_coded(struct trees *t, be64 *entry, uint64_t at, bool active, uint64_t refs,
 			struct err *err)
 {
-	(void)t;
 	(void)at;
 	(void)active;
 	(void)refs;
-	if (qcow2_l2_type(be64_get(*entry)) != L2_CODED)
+	if (qcow2_l2_type(t->q, be64_get(*entry)) != L2_CODED)
 		return 0;
 	return err_set(err, ENOTSUP,
 		       "Cannot downgrade an image with zstd compression type and existing "
@@ -229,7 +228,7 @@ static int expand_entry(struct trees *t, be64 *entry, uint64_t at, bool active, 
 {
 	struct qcow2 *q = t->q;
 	uint64_t old = be64_get(*entry), host = old & ENTRY_OFFSET, count = 0;
-	enum l2_type type = qcow2_l2_type(old);
+	enum l2_type type = qcow2_l2_type(q, old);
 	int r = 0;
 
 	(void)at;

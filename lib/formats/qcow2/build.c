@@ -53,6 +53,13 @@ static int qbuild_reserve(struct build *b, uint64_t off, uint64_t len, uint64_t 
 		return 0;
 	}
 	r = n ? l2_tables_prepare(&q->l2, first, n, err) : 0;
+	if (q->external) {
+		for (uint64_t i = 0; r == 0 && i < n; i++)
+			l2_tables_set(&q->l2, first + i,
+				      ENTRY_COPIED | (first + i) << q->h.cluster_bits);
+		*host = off;
+		return r;
+	}
 	if (r == 0 && n && q->refs.counting)
 		r = data_refs_prepare(&q->refs, q->next >> q->h.cluster_bits, n, err);
 	if (r == 0)
@@ -223,7 +230,7 @@ static int qbuild_finish(struct build *b, struct err *err)
 	if (r == 0 && (file->caps & IO_GROWS) && !(file->caps & IO_STREAM) &&
 	    io_size(file) != l.end)
 		r = io_resize(file, l.end, err);
-	return r;
+	return r < 0 || !q->external ? r : qbuild_size_data(q, err);
 }
 
 static void qbuild_close(struct build *b)
@@ -235,6 +242,15 @@ static void qbuild_close(struct build *b)
 	header_free(&q->h);
 	free(q);
 }
+
+/* Without reserve_coded: data in an external file is never compressed. */
+static const struct build_ops qbuild_external_ops = {
+	.reserve = qbuild_reserve,
+	.zero = qbuild_zero,
+	.set_size = qbuild_set_size,
+	.finish = qbuild_finish,
+	.close = qbuild_close,
+};
 
 static const struct build_ops qbuild_ops = {
 	.reserve = qbuild_reserve,
@@ -252,12 +268,12 @@ static int start_preallocated(struct qbuild *q, struct err *err)
 	int r;
 
 	q->build.preallocated = true;
-	q->next = round_up(q->h.size, q->cluster);
+	q->next = q->external ? 0 : round_up(q->h.size, q->cluster);
 	q->l2.used = q->l2.n;
 	r = qbuild_layout(q, &l, err);
 	if (r < 0)
 		return r;
-	q->base = l.data_start;
+	q->base = q->external ? 0 : l.data_start;
 	return qbuild_preallocate(q, &l, err);
 }
 
@@ -291,6 +307,9 @@ int qcow2_build(struct io *file, const struct create_args *args, unsigned flags,
 	if (!q)
 		return err_nomem(err, sizeof(*q), "a new image");
 	r = qcow2_build_options(args, &o, err);
+	if (r == 0 && (flags & BUILD_STREAM) && o.h.data_file)
+		r = err_set(err, ENOTSUP, "%s: a stream cannot have an external data file",
+			    file->name);
 	if (r == 0 && (flags & BUILD_STREAM) && o.prealloc != PREALLOC_OFF)
 		r = err_set(err, ENOTSUP, "%s: a stream cannot be preallocated", file->name);
 	if (r < 0) {
@@ -301,7 +320,11 @@ int qcow2_build(struct io *file, const struct create_args *args, unsigned flags,
 	q->h = o.h;
 	q->prealloc = o.prealloc;
 	q->cluster = UINT64_C(1) << o.h.cluster_bits;
-	build_init(&q->build, &qbuild_ops, file, o.h.size, q->cluster);
+	q->external = o.h.data_file != NULL;
+	build_init(&q->build, q->external ? &qbuild_external_ops : &qbuild_ops, file, o.h.size,
+		   q->cluster);
+	if (q->external)
+		q->build.data = args->data;
 	r = start(q, flags, err);
 	if (r < 0) {
 		build_close(&q->build);

@@ -5,6 +5,7 @@
  *	normal          header, data, refcount table, refcount blocks, L1, L2 tables
  *	empty, stream   header, refcount table, refcount blocks, L1, L2 tables, data
  *	preallocated    the same, and every L2 entry is there from the beginning
+ *	data file       as empty; the data is elsewhere, at its guest offsets
  */
 #ifndef IMGKIT_QCOW2_BUILD_H
 #define IMGKIT_QCOW2_BUILD_H
@@ -79,6 +80,7 @@ struct qbuild {
 	struct build build; /* first */
 	struct header h;
 	int prealloc;
+	bool external;    /* the data is in build.data, an external data file */
 	bool front;       /* tables before the data: stream, preallocated */
 	uint64_t cluster; /* bytes */
 	struct l2_tables l2;
@@ -116,5 +118,7 @@ int qbuild_layout(const struct qbuild *q, struct layout *l, struct err *err);
 
 int qbuild_write_tables(struct qbuild *q, const struct layout *l, struct err *err);
 int qbuild_preallocate(struct qbuild *q, const struct layout *l, struct err *err);
+/* Makes an external data file as long as the disk. -ENOSPC: a device that is not. */
+int qbuild_size_data(struct qbuild *q, struct err *err);
 
 #endif

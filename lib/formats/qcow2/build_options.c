@@ -65,14 +65,10 @@ const struct opt qcow2_create_opts[] = {
 	 .help = "Compatibility level (v2 [0.10] or v3 [1.1])"},
 	{.name = "backing_file", .type = OPT_STRING, .help = "File name of a base image"},
 	{.name = "backing_fmt", .type = OPT_STRING, .help = "Image format of the base image"},
-	{.name = "data_file",
-	 .type = OPT_STRING,
-	 .help = "File name of an external data file",
-	 .refused = true},
+	{.name = "data_file", .type = OPT_STRING, .help = "File name of an external data file"},
 	{.name = "data_file_raw",
 	 .type = OPT_BOOL,
-	 .help = "The external data file must stay valid as a raw image",
-	 .refused = true},
+	 .help = "The external data file must stay valid as a raw image"},
 	{.name = "lazy_refcounts",
 	 .type = OPT_BOOL,
 	 .help = "Postpone refcount updates",
@@ -146,6 +142,38 @@ static int parse_cluster_size(const struct opts *opts, struct qcow2_build_option
 	return 0;
 }
 
+static int parse_data_file(const struct create_args *args, struct qcow2_build_options *o,
+			   struct err *err)
+{
+	const char *name = opts_get(args->opts, "data_file");
+	bool raw = false;
+	int r = opts_bool(args->opts, "data_file_raw", &raw, err);
+
+	if (r < 0)
+		return r;
+	if (raw && !name)
+		return err_set(err, EINVAL, "data-file-raw requires data-file");
+	if (raw && args->backing)
+		return err_set(err, EINVAL,
+			       "Backing file and data-file-raw cannot be used at the same time");
+	if (name && o->h.version < 3)
+		return err_set(err, EINVAL,
+			       "External data files are only supported with compatibility level "
+			       "1.1 and above (use version=v3 or greater)");
+	if (!name)
+		return 0;
+	if (!args->data)
+		return err_set(err, EINVAL, "'data-file' is required for this image");
+	o->h.incompat |= INCOMPAT_DATA_FILE;
+	if (raw)
+		o->h.autoclear |= AUTOCLEAR_RAW_DATA;
+	/* The file by itself can say nothing of what is not there: all of it is mapped. */
+	if (raw && o->prealloc == PREALLOC_OFF)
+		o->prealloc = PREALLOC_METADATA;
+	o->h.data_file = strdup(name);
+	return o->h.data_file ? 0 : err_nomem(err, strlen(name) + 1, "the header");
+}
+
 /* The rules of version 2, and of what excludes what, in the peer's order. */
 static int parse_features(const struct create_args *args, struct qcow2_build_options *o,
 			  struct err *err)
@@ -175,6 +203,9 @@ static int parse_features(const struct create_args *args, struct qcow2_build_opt
 		return err_set(err, EINVAL,
 			       "Different refcount widths than 16 bits require compatibility "
 			       "level 1.1 or above (use version=v3 or greater)");
+	r = parse_data_file(args, o, err);
+	if (r < 0)
+		return r;
 	if (o->h.compression != COMPRESSION_ZLIB && o->h.version < 3)
 		return err_set(err, EINVAL,
 			       "Non-zlib compression type is only supported with compatibility "

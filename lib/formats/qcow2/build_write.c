@@ -209,12 +209,13 @@ static int append_l1(struct appender *a, const struct qbuild *q, const struct la
 /* Table i of an image in which every cluster is where its number says. */
 static void identity_table(const struct qbuild *q, const struct layout *l, uint64_t i, be64 *out)
 {
-	uint64_t per_table = q->cluster / 8;
-	uint64_t n = min_u64(per_table, l->data - i * per_table);
+	uint64_t per_table = q->cluster / 8, start = q->external ? 0 : l->data_start;
+	uint64_t data = q->external ? clusters_of(q, q->h.size) : l->data;
+	uint64_t n = min_u64(per_table, data - i * per_table);
 
 	for (uint64_t k = 0; k < n; k++)
 		out[k] = be64_make(ENTRY_COPIED |
-				   (l->data_start + ((i * per_table + k) << q->h.cluster_bits)));
+				   (start + ((i * per_table + k) << q->h.cluster_bits)));
 }
 
 static int append_l2(struct appender *a, const struct qbuild *q, const struct layout *l,
@@ -233,7 +234,7 @@ static int append_l2(struct appender *a, const struct qbuild *q, const struct la
 		if (q->prealloc != PREALLOC_OFF)
 			identity_table(q, l, i, p);
 		else
-			l2_tables_copy(&q->l2, i, l->data_start, p);
+			l2_tables_copy(&q->l2, i, q->external ? 0 : l->data_start, p);
 	}
 	return 0;
 }
@@ -272,12 +273,44 @@ static int write_zeros(struct io *file, uint64_t off, uint64_t len, struct err *
 	return r;
 }
 
+int qbuild_size_data(struct qbuild *q, struct err *err)
+{
+	struct io *data = q->build.data;
+	uint64_t size = q->build.size;
+
+	if (data->caps & IO_GROWS)
+		return io_size(data) == size ? 0 : io_resize(data, size, err);
+	if (io_size(data) >= size)
+		return 0;
+	return err_set(err, ENOSPC, "%s: the disk needs %" PRIu64 " bytes, the device has %" PRIu64,
+		       data->name, size, io_size(data));
+}
+
+static int preallocate_data(struct qbuild *q, struct err *err)
+{
+	struct io *data = q->build.data;
+	int r = qbuild_size_data(q, err);
+
+	if (r < 0 || !q->build.size)
+		return r;
+	if (q->prealloc == PREALLOC_METADATA && (data->caps & IO_GROWS))
+		return 0; /* it is new */
+	if (q->prealloc == PREALLOC_METADATA)
+		return io_zero(data, 0, q->build.size, IO_ZERO_UNMAP, err);
+	r = -ENOTSUP;
+	if (q->prealloc == PREALLOC_FALLOC)
+		r = file_allocate(data, 0, q->build.size, err);
+	return r == -ENOTSUP ? write_zeros(data, 0, q->build.size, err) : r;
+}
+
 int qbuild_preallocate(struct qbuild *q, const struct layout *l, struct err *err)
 {
 	struct io *file = q->build.file;
 	uint64_t len = l->end - l->data_start;
 	int r = -ENOTSUP;
 
+	if (q->external)
+		return preallocate_data(q, err);
 	if (l->end > io_size(file) && !(file->caps & IO_GROWS))
 		return err_set(err, ENOSPC,
 			       "%s: the image needs %" PRIu64 " bytes, the device has %" PRIu64,

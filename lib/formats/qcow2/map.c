@@ -11,17 +11,24 @@
 
 #include "base/cleanup.h"
 
-enum l2_type qcow2_l2_type(uint64_t entry)
+enum l2_type qcow2_l2_type(const struct qcow2 *q, uint64_t entry)
 {
 	if (entry & ENTRY_COMPRESSED)
 		return L2_CODED;
 	if (entry & ENTRY_ZERO)
 		return entry & ENTRY_OFFSET ? L2_ZERO_ALLOC : L2_ZERO_PLAIN;
+	if (qcow2_has_data_file(q) && (entry & ENTRY_COPIED))
+		return L2_NORMAL; /* offset 0 is a place as any other */
 	return entry & ENTRY_OFFSET ? L2_NORMAL : L2_UNALLOCATED;
 }
 
 int qcow2_check_entry(struct qcow2 *q, uint64_t entry, uint64_t at, struct err *err)
 {
+	if ((entry & ENTRY_COMPRESSED) && qcow2_has_data_file(q))
+		return io_corrupt(q->img.file, err, at,
+				  "L2 entry 0x%016" PRIx64 ": compressed cluster in an image with "
+				  "an external data file",
+				  entry);
 	if (entry & ENTRY_COMPRESSED)
 		return 0;
 	if (!is_aligned(entry & ENTRY_OFFSET, q->cluster))
@@ -63,10 +70,10 @@ int qcow2_l2_slice(struct qcow2 *q, uint64_t l2, uint64_t off, struct mslice **s
 }
 
 /* The kind of extent that an entry makes, and its host offset. */
-static enum ext_kind entry_extent(uint64_t entry, uint64_t *host)
+static enum ext_kind entry_extent(const struct qcow2 *q, uint64_t entry, uint64_t *host)
 {
 	*host = EXT_NO_HOST;
-	switch (qcow2_l2_type(entry)) {
+	switch (qcow2_l2_type(q, entry)) {
 	case L2_CODED:
 		*host = entry;
 		return EXT_CODED;
@@ -87,7 +94,7 @@ static enum ext_kind entry_extent(uint64_t entry, uint64_t *host)
 static unsigned count_run(const struct qcow2 *q, const be64 *table, unsigned i, unsigned end)
 {
 	uint64_t first = be64_get(table[i]), host, next_host;
-	enum ext_kind kind = entry_extent(first, &host);
+	enum ext_kind kind = entry_extent(q, first, &host);
 	unsigned n = 1;
 
 	if (kind == EXT_CODED)
@@ -95,7 +102,7 @@ static unsigned count_run(const struct qcow2 *q, const be64 *table, unsigned i, 
 	for (; i + n < end; n++) {
 		uint64_t entry = be64_get(table[i + n]);
 
-		if (entry_extent(entry, &next_host) != kind)
+		if (entry_extent(q, entry, &next_host) != kind)
 			break;
 		if (host == EXT_NO_HOST ? next_host != EXT_NO_HOST
 					: next_host != host + ((uint64_t)n << q->cluster_bits))
@@ -122,13 +129,15 @@ static int map_slice(struct qcow2 *q, uint64_t l2, struct extent *ext, struct er
 	if (r < 0)
 		return r;
 	run = count_run(q, (be64 *)(void *)s->data, i, end);
-	ext->kind = entry_extent(entry, &ext->host);
+	ext->kind = entry_extent(q, entry, &ext->host);
 	ext->len = min_u64(ext->len, (run << q->cluster_bits) - in_cluster);
 	ext->io = NULL;
 	if (ext->host != EXT_NO_HOST && ext->kind != EXT_CODED)
 		ext->host += in_cluster;
 	if (ext->host != EXT_NO_HOST)
-		ext->io = q->img.file;
+		ext->io = q->img.data;
+	if (ext->io && qcow2_has_data_file(q))
+		return qcow2_data_check(q, ext->host, ext->off, at, err);
 	return 0;
 }
 

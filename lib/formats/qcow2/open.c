@@ -59,12 +59,22 @@ static void note_unreadable(struct qcow2 *q)
 	q->unreadable = true;
 	if (q->h.crypt_method)
 		q->unreadable_why = "the image is encrypted, which is not supported";
-	else if (q->h.incompat & INCOMPAT_DATA_FILE)
-		q->unreadable_why = "the image has an external data file, which is not supported";
 	else if (q->h.incompat & INCOMPAT_EXTL2)
 		q->unreadable_why = "the image has extended L2 entries, which are not supported";
 	else
 		q->unreadable = false;
+}
+
+static int publish_data_file(struct qcow2 *q, struct err *err)
+{
+	struct img *img = &q->img;
+
+	free(img->data_name);
+	img->data_name = NULL;
+	if (!qcow2_has_data_file(q))
+		return 0;
+	img->data_name = strdup(q->h.data_file ? q->h.data_file : "");
+	return img->data_name ? 0 : err_nomem(err, 1, "the data file name");
 }
 
 /* Copies what the generic part of the image needs from the header. */
@@ -90,7 +100,7 @@ static int publish_header(struct qcow2 *q, struct err *err)
 	if ((q->h.backing_name && !img->backing_name) ||
 	    (img->backing_name && q->h.backing_format && !img->backing_format))
 		return err_nomem(err, QCOW2_MAX_BACKING_NAME, "the backing file name");
-	return 0;
+	return publish_data_file(q, err);
 }
 
 static int read_tables(struct qcow2 *q, struct err *err)
@@ -240,6 +250,7 @@ static void drop_tables(struct qcow2 *q)
 	free(take(q->reftable));
 	free(take(q->guard));
 	free(take(q->parked));
+	ranges_free(&q->freed_data);
 	q->reftable_entries = q->guard_clusters = q->n_parked = q->cap_parked = 0;
 	q->free_hint = 0;
 	q->l1_dirty = q->reftable_dirty = (struct dirty_sectors){0};
@@ -288,12 +299,12 @@ int qcow2_load_refcounts(struct qcow2 *q, struct err *err)
 
 int qcow2_begin_write(struct qcow2 *q, struct err *err)
 {
-	uint64_t autoclear = q->h.autoclear, kept = 0;
+	uint64_t autoclear = q->h.autoclear, kept = qcow2_keeps_raw(q) ? AUTOCLEAR_RAW_DATA : 0;
 	int r = qcow2_load_refcounts(q, err);
 
 	/* What we do not keep up to date must not look up to date; version 2 has no such bits. */
 	if (r == 0 && q->bitmaps->dir.n)
-		kept = AUTOCLEAR_BITMAPS;
+		kept |= AUTOCLEAR_BITMAPS;
 	if (r == 0 && (autoclear & ~kept)) {
 		q->h.autoclear = autoclear & kept;
 		r = header_update(q->img.file, &q->h, err);

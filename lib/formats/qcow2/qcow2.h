@@ -7,6 +7,7 @@
  *
  *	refcount blocks (only ever raised since the last turn), new refcount blocks' table entries
  *	- flush: data, refcounts, and the content of new tables are durable -
+ *	- flush of the external data file, if there is one (datafile.c) -
  *	L2 entries, L1 entries
  *	- flush -
  *	refcounts of what was freed are lowered in memory, freed clusters may be used again
@@ -66,6 +67,8 @@ struct qcow2 {
 	uint64_t free_hint; /* cluster index: none below it is free */
 	uint64_t *parked;   /* owned: cluster indices to lower by one at the end of the turn */
 	size_t n_parked, cap_parked;
+	struct ranges
+		freed_data;   /* of an external data file: to be punched at the end of the turn */
 	unsigned char *guard; /* owned bitmap: host clusters that hold metadata; NULL: not built */
 	uint64_t guard_clusters;
 	bool writing;    /* qcow2_begin_write ran */
@@ -81,6 +84,21 @@ struct qcow2 {
 static inline struct qcow2 *qcow2_of(struct img *img)
 {
 	return (struct qcow2 *)(void *)img; /* img is the first member */
+}
+
+/*
+ * With an external data file (img.data) a data cluster's host offset is its guest offset, also 0:
+ * there the COPIED flag tells it from nothing. Such clusters have no refcount, and are never coded.
+ */
+static inline bool qcow2_has_data_file(const struct qcow2 *q)
+{
+	return q->h.incompat & INCOMPAT_DATA_FILE;
+}
+
+/* Whether the data file has to be at any time what the disk reads as. */
+static inline bool qcow2_keeps_raw(const struct qcow2 *q)
+{
+	return qcow2_has_data_file(q) && (q->h.autoclear & AUTOCLEAR_RAW_DATA);
 }
 
 /* ---- open.c ---- */
@@ -112,7 +130,7 @@ unsigned qcow2_slice_entries(const struct qcow2 *q);
 
 /* Type of an L2 entry, and a check of what it says. */
 enum l2_type { L2_UNALLOCATED, L2_ZERO_PLAIN, L2_ZERO_ALLOC, L2_NORMAL, L2_CODED };
-enum l2_type qcow2_l2_type(uint64_t entry);
+enum l2_type qcow2_l2_type(const struct qcow2 *q, uint64_t entry);
 /* at: file offset of the entry, for the message. */
 int qcow2_check_entry(struct qcow2 *q, uint64_t entry, uint64_t at, struct err *err);
 
@@ -173,6 +191,24 @@ int qcow2_discard(struct img *img, uint64_t off, uint64_t len, uint64_t *did, st
 /* Discard for the driver's own use: gives the space back whatever the range then reads as. */
 int qcow2_unmap(struct img *img, uint64_t off, uint64_t len, uint64_t *did, struct err *err);
 
+/* ---- datafile.c: an external data file ---- */
+/* An entry's host offset must be the guest offset. at: file offset of the entry. -EUCLEAN. */
+int qcow2_data_check(struct qcow2 *q, uint64_t host, uint64_t guest, uint64_t at, struct err *err);
+/* Whether nothing was written at or behind off yet: it reads as zeros. */
+bool qcow2_data_fresh(const struct qcow2 *q, uint64_t off);
+/* No entry says any more, or again, that the range holds data. */
+void qcow2_data_freed(struct qcow2 *q, uint64_t off, uint64_t len);
+void qcow2_data_used(struct qcow2 *q, uint64_t off, uint64_t len);
+/* The end of a turn: gives what was freed back to the file system. */
+void qcow2_data_punch(struct qcow2 *q);
+/*
+ * Raw flag: makes zeros at the beginning of the range, and says in *len how far it came. 1: they need
+ * no entries. 0: entries have to change, too; or the flag is not set, and nothing was done.
+ */
+int qcow2_data_zero(struct qcow2 *q, uint64_t off, uint64_t *len, unsigned flags, struct err *err);
+/* A file of this size, or a device that is large enough. */
+int qcow2_data_resize(struct qcow2 *q, uint64_t size, struct err *err);
+
 /* ---- turn.c ---- */
 /* The flushes that the crash order needs: what must be on the disk - before what follows. */
 enum barrier {
@@ -191,9 +227,13 @@ enum barrier {
 	BARRIER_BITMAP_IN_USE, /* "in use" of bitmaps - what they have to follow */
 	BARRIER_BITMAP_TABLES, /* tables of bitmaps - the end of "in use" */
 	BARRIER_BITMAP_STORED, /* the end of "in use" - a settled image */
+	BARRIER_DATA,          /* data in an external file - entries that say it is there */
 	BARRIERS,
 };
-/* Flushes the file. After a failure nobody knows what is on the disk, so all writing ends. */
+/*
+ * Flushes the file, BARRIER_DATA the external data file. After a failure nobody knows what is on the
+ * disk, so all writing ends.
+ */
 int qcow2_flush(struct qcow2 *q, enum barrier barrier, struct err *err);
 bool qcow2_pressure(struct img *img);
 int qcow2_turn(struct img *img, struct err *err);

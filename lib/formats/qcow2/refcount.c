@@ -527,7 +527,9 @@ void qcow2_entry_clusters(const struct qcow2 *q, uint64_t entry, uint64_t *first
 	uint64_t host, len;
 
 	*n = 0;
-	switch (qcow2_l2_type(entry)) {
+	if (qcow2_has_data_file(q))
+		return;
+	switch (qcow2_l2_type(q, entry)) {
 	case L2_CODED:
 		host = coded_offset(entry, q->cluster_bits);
 		len = coded_length(entry, q->cluster_bits);

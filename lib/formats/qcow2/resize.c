@@ -100,9 +100,12 @@ static int zero_grown(struct qcow2 *q, uint64_t old, uint64_t size, struct err *
 /* Host space of one placement, as the mode asks. */
 static int fill_space(struct qcow2 *q, const struct placement *p, int mode, struct err *err)
 {
-	struct io *file = q->img.file;
+	struct io *file = q->img.data;
 	int r;
 
+	if (mode != PREALLOC_FULL && !p->zeroed && qcow2_has_data_file(q))
+		return io_zero(file, p->host, p->span,
+			       mode == PREALLOC_METADATA ? IO_ZERO_UNMAP : 0, err);
 	if (mode == PREALLOC_FULL || !p->zeroed) {
 		for (uint64_t at = 0; at < p->span; at += ZERO_BUF_SIZE) {
 			r = io_pwrite(file, zero_buf, min_u64(ZERO_BUF_SIZE, p->span - at),
@@ -201,6 +204,9 @@ static int grow(struct qcow2 *q, uint64_t size, int mode, struct err *err)
 
 	if (r < 0)
 		return r;
+	/* Then the file by itself reads as the disk does: all of it is mapped. */
+	if (qcow2_keeps_raw(q) && mode == PREALLOC_OFF)
+		mode = PREALLOC_METADATA;
 	q->img.io.size = size; /* in memory: zeroing and placing look at it */
 	if (unmaps_late(q))
 		r = unmap_tail(q, old, size, err);
@@ -208,6 +214,8 @@ static int grow(struct qcow2 *q, uint64_t size, int mode, struct err *err)
 		r = zero_grown(q, old, size, err);
 	if (r == 0 && mode != PREALLOC_OFF)
 		r = preallocate(q, round_up(old, q->cluster), size, mode, err);
+	if (r == 0 && qcow2_has_data_file(q))
+		r = qcow2_data_resize(q, size, err);
 	if (r == 0)
 		r = set_size(q, size, err);
 	if (r < 0)
@@ -237,6 +245,8 @@ static int shrink(struct qcow2 *q, uint64_t size, struct err *err)
 		r = unmap_tail(q, size, old, err);
 	if (r == 0)
 		r = unmaps_late(q) ? qcow2_quiesce(q, err) : set_size(q, size, err);
+	if (r == 0 && qcow2_has_data_file(q))
+		r = qcow2_data_resize(q, size, err);
 	return r < 0 ? r : qcow2_truncate_file(q, err);
 }
 

@@ -83,12 +83,25 @@ static int drop_range(struct qcow2 *q, uint64_t host, uint64_t bytes, struct err
 	return r;
 }
 
+/* Two versions of a cluster would need two places. */
+static int check_data_file(struct qcow2 *q, struct err *err)
+{
+	if (!qcow2_has_data_file(q))
+		return 0;
+	return err_set(err, ENOTSUP,
+		       "%s: an image with an external data file cannot have internal snapshots",
+		       q->img.io.name);
+}
+
 static int start(struct qcow2 *q, struct err *err)
 {
 	int r;
 
 	if (q->unreadable)
 		return err_set(err, ENOTSUP, "%s: %s", q->img.io.name, q->unreadable_why);
+	r = check_data_file(q, err);
+	if (r < 0)
+		return r;
 	r = q->writing ? 0 : qcow2_begin_write(q, err);
 	return r < 0 ? r : qcow2_quiesce(q, err);
 }
@@ -552,8 +565,10 @@ static int snapshot_view(struct img *img, unsigned index, struct err *err)
 	uint64_t size = q->snap[index].disk_size;
 	be64 *l1;
 	uint32_t n;
-	int r;
+	int r = check_data_file(q, err);
 
+	if (r < 0)
+		return r;
 	if (size > header_max_size(q->cluster_bits))
 		return io_corrupt(img->file, err, q->h.snapshots_offset,
 				  "snapshot '%s' has a disk of %" PRIu64 " bytes",

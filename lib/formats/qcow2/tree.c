@@ -241,7 +241,7 @@ static int copied_entry(struct walk *w, be64 *l2_entry, uint64_t at, struct err 
 	uint64_t entry = be64_get(*l2_entry);
 
 	(void)at;
-	switch (qcow2_l2_type(entry)) {
+	switch (qcow2_l2_type(w->q, entry)) {
 	case L2_NORMAL:
 	case L2_ZERO_ALLOC:
 		return set_copied(w, l2_entry, entry & ENTRY_OFFSET, err);

@@ -24,9 +24,9 @@ unsigned qcow2_left_out;
 
 int qcow2_flush(struct qcow2 *q, enum barrier barrier, struct err *err)
 {
-	int r = LEFT_OUT(barrier) ? 0 : io_flush(q->img.file, err);
+	struct io *io = barrier == BARRIER_DATA ? q->img.data : q->img.file;
+	int r = LEFT_OUT(barrier) ? 0 : io_flush(io, err);
 
-	(void)barrier;
 	if (r < 0)
 		atomic_store(&q->img.broken, -r);
 	return r;
@@ -85,7 +85,8 @@ bool qcow2_pressure(struct img *img)
 	const struct qcow2 *q = qcow2_of(img);
 	size_t dirty = q->cache.n_dirty[CLASS_L2] + q->cache.n_dirty[CLASS_REFCOUNT];
 
-	return dirty * q->cache.slice > MAX_DIRTY_BYTES || q->n_parked > MAX_PARKED;
+	return dirty * q->cache.slice > MAX_DIRTY_BYTES || q->n_parked > MAX_PARKED ||
+	       q->freed_data.n > MAX_PARKED;
 }
 
 /* Refcount blocks, then the table entries of new ones (I3). */
@@ -142,6 +143,7 @@ static int release_parked(struct qcow2 *q, struct err *err)
 	}
 	punch(q, run, run_end);
 	q->n_parked = 0;
+	qcow2_data_punch(q);
 	return r;
 }
 
@@ -155,6 +157,8 @@ int qcow2_turn(struct img *img, struct err *err)
 		r = write_refcounts(q, err);
 	if (r == 0)
 		r = qcow2_flush(q, BARRIER_REFCOUNTS, err);
+	if (r == 0 && qcow2_has_data_file(q))
+		r = qcow2_flush(q, BARRIER_DATA, err);
 	if (r < 0)
 		return r;
 	if (pointers) {

@@ -73,7 +73,7 @@ static unsigned own_run(const struct qcow2 *q, const be64 *table, unsigned i, un
 	uint64_t first = be64_get(table[i]);
 	unsigned n = 0;
 
-	if (qcow2_l2_type(first) != L2_NORMAL || !(first & ENTRY_COPIED))
+	if (qcow2_l2_type(q, first) != L2_NORMAL || !(first & ENTRY_COPIED))
 		return 0;
 	while (i + n < end && be64_get(table[i + n]) == first + ((uint64_t)n << q->cluster_bits))
 		n++;
@@ -81,13 +81,13 @@ static unsigned own_run(const struct qcow2 *q, const be64 *table, unsigned i, un
 }
 
 /* Entries from i on that need new space: neither data nor zeroed space of our own. */
-static unsigned new_run(const be64 *table, unsigned i, unsigned end)
+static unsigned new_run(const struct qcow2 *q, const be64 *table, unsigned i, unsigned end)
 {
 	unsigned n = 0;
 
 	for (; i + n < end; n++) {
 		uint64_t entry = be64_get(table[i + n]);
-		enum l2_type type = qcow2_l2_type(entry);
+		enum l2_type type = qcow2_l2_type(q, entry);
 
 		if ((type == L2_NORMAL || type == L2_ZERO_ALLOC) && (entry & ENTRY_COPIED))
 			break;
@@ -142,6 +142,27 @@ static int check_beyond(struct qcow2 *q, uint64_t host, uint64_t len, uint64_t a
 	return 0;
 }
 
+/* The place is known. n: clusters that are to be made; own: that are there. */
+static int place_in_data_file(struct qcow2 *q, struct placement *p, unsigned own, unsigned n,
+			      uint64_t entry, uint64_t at, struct err *err)
+{
+	uint64_t start = round_down(p->off, q->cluster);
+	int r = 0;
+
+	if (qcow2_l2_type(q, entry) == L2_NORMAL || qcow2_l2_type(q, entry) == L2_ZERO_ALLOC)
+		r = qcow2_data_check(q, entry & ENTRY_OFFSET, start, at, err);
+	if (r < 0)
+		return r;
+	if (own) {
+		p->host = p->off;
+		p->len = min_u64(p->len, start + ((uint64_t)own << q->cluster_bits) - p->off);
+		return 0;
+	}
+	p->zeroed = qcow2_data_fresh(q, start);
+	place_fresh(q, p, start, n);
+	return 0;
+}
+
 static int place_in_slice(struct qcow2 *q, struct mslice *s, struct placement *p, struct err *err)
 {
 	unsigned i = qcow2_slice_index(q, p->off), end, own, fresh;
@@ -154,10 +175,12 @@ static int place_in_slice(struct qcow2 *q, struct mslice *s, struct placement *p
 				i + div_up(in_cluster + p->len, q->cluster));
 	entry = be64_get(table[i]);
 	own = own_run(q, table, i, end);
-	fresh = own ? 0 : new_run(table, i, end);
+	fresh = own ? 0 : new_run(q, table, i, end);
 	r = guard_run(q, s, i, own ? own : fresh ? fresh : 1, err);
 	if (r < 0)
 		return r;
+	if (qcow2_has_data_file(q))
+		return place_in_data_file(q, p, own, own || !fresh ? 1 : fresh, entry, at, err);
 	if (own) {
 		p->host = (entry & ENTRY_OFFSET) + in_cluster;
 		p->len = min_u64(p->len, ((uint64_t)own << q->cluster_bits) - in_cluster);
@@ -209,6 +232,8 @@ int qcow2_link(struct img *img, const struct placement *p, struct err *err)
 		*e = be64_make((p->host + (k << q->cluster_bits)) | ENTRY_COPIED);
 	}
 	mcache_mark(&q->cache, s, CLASS_L2);
+	if (qcow2_has_data_file(q))
+		qcow2_data_used(q, p->start, p->span);
 	return 0;
 }
 
@@ -216,7 +241,9 @@ void qcow2_unplace(struct img *img, const struct placement *p)
 {
 	struct qcow2 *q = qcow2_of(img);
 
-	if (!p->reuse)
+	if (qcow2_has_data_file(q))
+		q->stale_tail = true;
+	else if (!p->reuse)
 		qcow2_unalloc(q, p->host >> q->cluster_bits, p->span >> q->cluster_bits);
 }
 
@@ -240,7 +267,7 @@ static uint64_t table_part(const struct qcow2 *q, uint64_t off, uint64_t len)
 /* What an entry becomes. keep: zero without giving space back. */
 static uint64_t cleared_entry(const struct qcow2 *q, uint64_t entry, bool keep, bool discard)
 {
-	enum l2_type type = qcow2_l2_type(entry);
+	enum l2_type type = qcow2_l2_type(q, entry);
 
 	if (q->h.version < 3)
 		return 0;
@@ -249,6 +276,15 @@ static uint64_t cleared_entry(const struct qcow2 *q, uint64_t entry, bool keep, 
 	if (keep && (type == L2_NORMAL || type == L2_ZERO_ALLOC))
 		return entry | ENTRY_ZERO;
 	return ENTRY_ZERO;
+}
+
+/* What an entry refers to goes; guest: the offset that it is for. */
+static void free_entry(struct qcow2 *q, uint64_t entry, uint64_t guest)
+{
+	if (!qcow2_has_data_file(q))
+		qcow2_park_entry(q, entry);
+	else if (qcow2_l2_type(q, entry) != L2_UNALLOCATED)
+		qcow2_data_freed(q, guest, q->cluster);
 }
 
 /* Clears the entries of one slice. */
@@ -275,7 +311,7 @@ static int clear_slice(struct qcow2 *q, uint64_t off, uint64_t len, bool keep, b
 		if (r < 0)
 			return r;
 		if (!(new &ENTRY_OFFSET))
-			qcow2_park_entry(q, old);
+			free_entry(q, old, off + ((uint64_t)(k - i) << q->cluster_bits));
 		entries_of(s)[k] = be64_make(new);
 		mcache_mark(&q->cache, s, CLASS_L2);
 	}
@@ -301,6 +337,10 @@ int qcow2_zero(struct img *img, uint64_t off, uint64_t len, unsigned flags, uint
 		return r;
 	if (q->h.version < 3 && img->backing_name)
 		return -ENOTSUP; /* no way to hide the backing but to write zeros */
+	r = qcow2_data_zero(q, off, &len, flags, err);
+	*did = len;
+	if (r)
+		return r < 0 ? r : 0;
 	if (!l2 && !img->backing_name) {
 		*did = table_part(q, off, len); /* absent reads as zeros */
 		return 0;
@@ -311,9 +351,16 @@ int qcow2_zero(struct img *img, uint64_t off, uint64_t len, unsigned flags, uint
 
 int qcow2_discard(struct img *img, uint64_t off, uint64_t len, uint64_t *did, struct err *err)
 {
+	struct qcow2 *q = qcow2_of(img);
+	int r = begin(q, err);
+
+	if (r == 0)
+		r = qcow2_data_zero(q, off, &len, IO_ZERO_UNMAP, err);
 	*did = len;
+	if (r)
+		return r < 0 ? r : 0;
 	/* Version 2 can only unmap, which would bring back what the backing file has there. */
-	if (qcow2_of(img)->h.version < 3 && img->backing_name)
+	if (q->h.version < 3 && img->backing_name)
 		return 0;
 	return qcow2_unmap(img, off, len, did, err);
 }
