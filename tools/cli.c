@@ -239,10 +239,16 @@ static int next_long(struct cli *cli, char *text)
 	size_t len = eq ? (size_t)(eq - name) : strlen(name);
 	const struct cmd_opt *o = find_long(cli->cmd, name, len);
 
-	if (!o || (eq && !o->arg))
+	bool untrusted = o && o->name && strcmp(o->name, "untrusted") == 0;
+
+	if (!o || (eq && !o->arg && !untrusted))
 		return bad_option(cli, "unrecognized option", text);
 	if (o == &help_opt)
 		return give_help(cli);
+	if (untrusted && !cli_confine(cli, eq ? eq + 1 : NULL)) {
+		cli->pending_exit = 1;
+		return CLI_EXIT;
+	}
 	cli->arg = NULL;
 	if (o->arg) {
 		cli->arg = eq ? eq + 1 : cli->pos < cli->argc ? cli->argv[cli->pos++] : NULL;

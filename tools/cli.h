@@ -66,6 +66,7 @@ struct cli {
 	char **argv;
 	bool image_opts; /* --image-opts was given */
 	struct secrets secrets;
+	uint64_t output_limit; /* bytes that may be written; 0: --untrusted was not given */
 	/* cli_next leaves here: */
 	char *arg; /* the option's argument, or the positional argument */
 	/* private to cli.c */
@@ -142,6 +143,14 @@ void cli_open_error(const struct cli *cli, const char *path, const struct err *e
  * `snapshot.id=ID,snapshot.name=NAME` (one or both). False: it said why not.
  */
 bool cli_view_snapshot(const struct cli *cli, struct img *img, const char *text);
+
+/*
+ * --untrusted[=memory=SIZE,time=SECONDS,output=SIZE]: sets the limits, which cli_next does when it
+ * meets the option. False: it said what is wrong.
+ */
+bool cli_confine(struct cli *cli, const char *text);
+/* Lines that a command prints under --untrusted, at most. */
+#define CLI_MAX_LINES (1u << 20)
 
 /* --object. HELP: it printed what there is, BAD: what is wrong. */
 enum object_result { OBJECT_OK, OBJECT_HELP, OBJECT_BAD };

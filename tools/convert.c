@@ -404,6 +404,22 @@ static bool open_sources(const struct cli *cli, struct convert_cmd *c)
 	return c->in || !c->snapshot || cli_view_snapshot(cli, c->src[0], c->snapshot);
 }
 
+/* The kernel limits files, and lets a pipe have anything. */
+static bool fits_output(const struct cli *cli, const struct convert_cmd *c)
+{
+	uint64_t size = 0;
+
+	for (unsigned i = 0; i < c->n_src; i++)
+		size += min_u64(io_size(&c->src[i]->io), UINT64_MAX - size);
+	if (!cli->output_limit || size <= cli->output_limit)
+		return true;
+	cli_error(cli,
+		  "The disk has %" PRIu64 " bytes, --untrusted allows %" PRIu64
+		  " of output (--untrusted=output=SIZE)",
+		  size, cli->output_limit);
+	return false;
+}
+
 static bool open_stdout(struct cli *cli, struct convert_cmd *c)
 {
 	struct err err = {0};
@@ -413,6 +429,8 @@ static bool open_stdout(struct cli *cli, struct convert_cmd *c)
 	if (isatty(STDOUT_FILENO))
 		return conflict(cli, "Refusing to write an image to a terminal");
 	cli->stdout_taken = true;
+	if (!fits_output(cli, c))
+		return false;
 	if (stream_open(STDOUT_FILENO, "standard output", true, &c->job, &c->out, &err) < 0)
 		return open_failed(cli, "-", &err);
 	c->req.pipe = c->out;

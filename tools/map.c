@@ -33,10 +33,16 @@ struct printer {
 	const struct cli *cli;
 	bool any;
 	bool refused; /* the peer's human form ends at a compressed cluster */
+	uint64_t lines;
+	bool too_many; /* under --untrusted a small image does not make a huge list */
 };
 
-static int check_output(void)
+/* After a line. */
+static int check_output(struct printer *p)
 {
+	p->too_many = p->cli->output_limit && ++p->lines > CLI_MAX_LINES;
+	if (p->too_many)
+		return -E2BIG;
 	return ferror(stdout) ? -EIO : 0; /* cli_finish_output says why */
 }
 
@@ -59,7 +65,7 @@ static int print_json(void *ctx, const struct map_entry *e)
 		printf(", \"backing\": true");
 	putchar('}');
 	p->any = true;
-	return check_output();
+	return check_output(p);
 }
 
 static int print_human(void *ctx, const struct map_entry *e)
@@ -80,7 +86,7 @@ static int print_human(void *ctx, const struct map_entry *e)
 	if (e->io)
 		cli_put_text(p->cli, e->io->name);
 	putchar('\n');
-	return check_output();
+	return check_output(p);
 }
 
 static int print(const struct cli *cli, const struct map_cmd *c, struct img *img)
@@ -97,6 +103,10 @@ static int print(const struct cli *cli, const struct map_cmd *c, struct img *img
 	r = map_walk(img, c->start, end, c->json ? print_json : print_human, &p, &err);
 	if (p.refused)
 		return cli_error(cli, "File contains external, encrypted or compressed clusters.");
+	if (p.too_many)
+		return cli_error(cli,
+				 "Stopped: more than %u ranges, which --untrusted does not print",
+				 CLI_MAX_LINES);
 	if (r < 0 && !ferror(stdout))
 		return cli_error(cli, "%s", err.msg);
 	if (c->json)

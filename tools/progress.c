@@ -183,6 +183,8 @@ static void on_signal(struct progress *p, int sig)
 		atomic_store(&p->job->cancelled, true);
 		return;
 	}
+	if (sig == SIGXCPU) /* comes every second; the kernel has the last word */
+		return;
 	/* The second time: the user does not want to wait for us to tidy up. */
 	signal(sig, SIG_DFL);
 	pthread_sigmask(SIG_UNBLOCK, &p->caught, NULL);
@@ -221,7 +223,7 @@ static void nothing(int sig)
 
 static void choose_signals(sigset_t *set)
 {
-	static const int wanted[] = {SIGINT, SIGTERM, SIGHUP};
+	static const int wanted[] = {SIGINT, SIGTERM, SIGHUP, SIGXCPU};
 	struct sigaction sa = {.sa_handler = nothing, .sa_flags = SA_RESTART};
 
 	sigemptyset(set);

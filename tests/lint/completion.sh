@@ -41,7 +41,7 @@ completes 'off' img create -f qcow2 -o cluster_size = 4k,preallocation = o
 completes 'preallocation=' img convert -f qcow2 -o pre
 completes '' img create -f qcow2 -o encrypt
 completes 'refcount_bits=' img amend -o ref
-completes 'compat=' img amend -o size = 1G,com
+completes '1G,compat=' img amend -o size = 1G,com
 completes 'disk.raw' img create -b disk.r
 completes 'other' img convert disk.raw o
 
