@@ -28,6 +28,7 @@ struct conversion {
 	struct job *job;
 	struct copy_args copy;
 	struct io *joined; /* owned: several sources as one */
+	struct io *window; /* owned: a part of that */
 	struct create_plan plan;
 	bool planned;
 };
@@ -55,6 +56,18 @@ static int join_sources(struct conversion *c, struct err *err)
 		parts[i] = &req->src[i]->io;
 	r = concat_open(parts, req->n_src, false, &c->joined, err);
 	c->copy.src = c->joined;
+	return r;
+}
+
+static int cut_sources(struct conversion *c, struct err *err)
+{
+	int r;
+
+	if (!c->req->part)
+		return 0;
+	r = window_open(c->copy.src, c->req->offset, c->req->length, false, &c->window, err);
+	if (r == 0)
+		c->copy.src = c->window;
 	return r;
 }
 
@@ -220,6 +233,8 @@ static int not_made(const struct conversion *c, int r, struct err *err)
 {
 	if (r == -EEXIST) /* its text is complete */
 		return r;
+	if (c->req->not_made)
+		return err_ctx(err, r, "%s: %s", c->req->path, c->req->not_made);
 	return err_ctx(err, r, "%s: error while converting %s", c->req->path, c->plan.fmt->name);
 }
 
@@ -361,9 +376,12 @@ int convert(const struct convert_request *req, struct job *job, struct err *err)
 	if (r == 0)
 		r = join_sources(&c, err);
 	if (r == 0)
+		r = cut_sources(&c, err);
+	if (r == 0)
 		r = req->dst ? to_existing(&c, err) : to_new_image(&c, err);
 	if (c.planned)
 		create_plan_free(&c.plan);
+	io_close(c.window);
 	io_close(c.joined);
 	return r;
 }

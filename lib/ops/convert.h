@@ -14,6 +14,8 @@ struct convert_request {
 	struct img *const *src;
 	unsigned n_src;
 	struct io *stream;
+	bool part; /* only [offset, offset+length) of them, which lies inside; not of a stream */
+	uint64_t offset, length;
 
 	/* Target: one of three. */
 	const char *path; /* a new image there; flags: TARGET_… */
@@ -29,6 +31,7 @@ struct convert_request {
 	const char *backing_format; /* needed with backing */
 	/* IMG_…, for opening it and what is behind it. IMG_PEER_NAMES: a data file's name, too. */
 	unsigned backing_flags;
+	const char *not_made; /* what to say of a failure; NULL: "error while converting" */
 
 	/* src, layer, backing_size, build, dst and dst_zero are filled in. */
 	struct copy_args copy;
