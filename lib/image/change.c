@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/cleanup.h"
 #include "image/internal.h"
 
 int img_enter(struct img *img, const char *what, struct err *err)
@@ -63,6 +64,65 @@ int img_amend(struct img *img, const struct opts *opts, unsigned flags, struct j
 			       img->fmt->name);
 	r = img_enter(img, "amend", err);
 	return r < 0 ? r : leave(img, img->fmt->amend(img, opts, flags, job, err));
+}
+
+int img_empty(struct img *img, struct err *err)
+{
+	int r;
+
+	if (!img->fmt->empty)
+		return err_set(err, ENOTSUP, "%s: the format '%s' cannot be emptied", img->io.name,
+			       img->fmt->name);
+	r = img_enter(img, "empty", err);
+	return r < 0 ? r : leave(img, img->fmt->empty(img, err));
+}
+
+/* What the image now says, in the generic part of it. The strings are taken. */
+static void note_backing(struct img *img, char *name, char *format, struct img *backing)
+{
+	free(img->backing_name);
+	free(img->backing_format);
+	free(img->backing_path);
+	img->backing_name = name;
+	img->backing_format = format;
+	img->backing_path = NULL;
+	if (img->backing)
+		io_close(&img->backing->io);
+	img->backing = backing;
+}
+
+/* Under the gate. */
+static int change_backing(struct img *img, const char *name, const char *format,
+			  struct img *backing, struct err *err)
+{
+	CLEANUP_FREE char *new_name = name ? strdup(name) : NULL;
+	CLEANUP_FREE char *new_format = format ? strdup(format) : NULL;
+	int r;
+
+	if ((name && !new_name) || (format && !new_format))
+		return err_nomem(err, 1024, "the backing file name");
+	r = img->fmt->set_backing(img, name, format, err);
+	if (r == 0)
+		note_backing(img, take(new_name), take(new_format), backing);
+	return r;
+}
+
+int img_set_backing(struct img *img, const char *name, const char *format, struct img *backing,
+		    struct err *err)
+{
+	int r;
+
+	if (!img->fmt->set_backing)
+		return err_set(err, ENOTSUP, "%s: the format '%s' has no backing files",
+			       img->io.name, img->fmt->name);
+	r = img_enter(img, "change of the backing file", err);
+	if (r < 0)
+		return r;
+	r = leave(img, change_backing(img, name, name ? format : NULL, backing, err));
+	/* The path is for people; without memory for it the change stands. */
+	if (r == 0)
+		img_note_backing_path(img, NULL);
+	return r;
 }
 
 static int need_snapshots(struct img *img, struct err *err)

@@ -67,6 +67,7 @@ struct img_open_args {
 	unsigned flags;       /* IMG_… */
 	const char *snapshot; /* read-only view of this internal snapshot (id or name), or NULL */
 	unsigned max_depth;   /* length of the backing chain, 0: the default of 64 */
+	unsigned write_depth; /* this layer of the chain is opened for writing, too; 0: none */
 	/* External data files that the user allowed, wherever they are and whatever flags say. */
 	const char *const *allowed;
 	unsigned n_allowed;
@@ -220,6 +221,8 @@ struct format {
 	int (*zero)(struct img *, uint64_t off, uint64_t len, unsigned flags, uint64_t *did,
 		    struct err *);
 	int (*discard)(struct img *, uint64_t off, uint64_t len, uint64_t *did, struct err *);
+	/* As discard: forgets what this layer holds, so that the backing file is seen there. */
+	int (*drop)(struct img *, uint64_t off, uint64_t len, uint64_t *did, struct err *);
 	/* True when so much metadata is dirty that a turn should run before more is dirtied. */
 	bool (*pressure)(struct img *);
 	/* Under gate (exclusive): writes back all metadata in crash order; durable on return. */
@@ -232,6 +235,12 @@ struct format {
 	 * flags: AMEND_…. What cannot be is refused before anything changes. */
 	const struct opt *amend_opts; /* NULL: none can be changed */
 	int (*amend)(struct img *, const struct opts *, unsigned flags, struct job *, struct err *);
+	/* Under gate (exclusive): drops the whole disk and gives the space back. */
+	int (*empty)(struct img *, struct err *);
+	/* Under gate (exclusive): stores another backing file (NULL: none), after all that was
+	 * changed before is durable, so that the image is whole with either of them. -ENOSPC: no
+	 * room for the name; -EINVAL: a name without a format. */
+	int (*set_backing)(struct img *, const char *name, const char *format, struct err *);
 	int (*info)(struct img *, struct img_info *, struct err *);
 	int (*check)(struct img *, unsigned fix, struct check_result *, const struct check_sink *,
 		     struct job *, struct err *);
@@ -335,6 +344,12 @@ int img_resolve_name(const char *base, const char *name, char **path, struct err
  */
 struct io *img_bottom(const struct img *img);
 
+/*
+ * Forgets what this layer holds in the whole units of a range: what the backing file holds shows
+ * there. -ENOTSUP: the format has no such thing.
+ */
+int img_drop(struct img *img, uint64_t off, uint64_t len, struct err *err);
+
 /* This layer's extent only (EXT_ABSENT possible); takes the locks. */
 int img_map_layer(struct img *img, uint64_t off, uint64_t len, struct extent *ext, struct err *err);
 
@@ -354,6 +369,15 @@ int img_has_file_holes(struct img *img, bool *holes, struct err *err);
 int img_resize(struct img *img, uint64_t size, int prealloc, struct err *err);
 int img_amend(struct img *img, const struct opts *opts, unsigned flags, struct job *job,
 	      struct err *err);
+/* The layer holds nothing any more, its file becomes small: everything is the backing file's. */
+int img_empty(struct img *img, struct err *err);
+/*
+ * Stores the name and format of another backing file (NULL: none). `backing` is what is read from
+ * now on instead of the old one, which is closed; owned on success; NULL: nothing is. -ENOTSUP: the
+ * format has no backing files; -EINVAL: no format is given; -ENOSPC: the header has no room.
+ */
+int img_set_backing(struct img *img, const char *name, const char *format, struct img *backing,
+		    struct err *err);
 int img_snapshot_create(struct img *img, const char *name, const struct snapshot *meta,
 			struct err *err);
 int img_snapshot_apply(struct img *img, unsigned index, struct err *err);

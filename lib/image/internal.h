@@ -22,6 +22,9 @@ int img_zero(struct io *io, uint64_t off, uint64_t len, unsigned flags, struct e
 int img_discard(struct io *io, uint64_t off, uint64_t len, struct err *err);
 int img_flush(struct io *io, struct err *err);
 
+/* Resolves backing_name to backing_path, where that is still to be done. */
+int img_note_backing_path(struct img *img, struct err *err);
+
 /*
  * The disk may have become smaller between the caller's check of the range and the gate, by a resize
  * or a snapshot. -EINVAL. Under the gate.

@@ -278,11 +278,14 @@ static int check_loop(struct img *top, struct img *img, struct err *err)
 	return 0;
 }
 
-/* Never writable, never under the top image's cache mode for writes. */
-static unsigned backing_flags(unsigned flags)
+/* Not writable unless asked for, nor then under the top image's cache mode for writes. */
+static unsigned backing_flags(unsigned flags, bool write)
 {
-	return flags & ~(unsigned)(IMG_RDWR | IMG_UNSAFE | IMG_SYNC | IMG_FOR_CHECK |
-				   IMG_NO_DISCARD | IMG_DETECT_ZEROES | IMG_DETECT_UNMAP);
+	const unsigned never = IMG_FOR_CHECK;
+	const unsigned writers = IMG_RDWR | IMG_UNSAFE | IMG_SYNC | IMG_NO_DISCARD |
+				 IMG_DETECT_ZEROES | IMG_DETECT_UNMAP;
+
+	return flags & ~(write ? never : never | writers);
 }
 
 const char *img_base_name(const struct img *img)
@@ -296,7 +299,7 @@ const char *img_base_name(const struct img *img)
 static int open_named(struct img *img, const struct node *node, unsigned flags, struct img **out,
 		      struct err *err)
 {
-	struct node_how how = {.flags = backing_flags(flags)};
+	struct node_how how = {.flags = flags};
 	int r;
 
 	if (flags & IMG_UNTRUSTED)
@@ -325,7 +328,7 @@ static int open_named(struct img *img, const struct node *node, unsigned flags, 
 static int open_described(const struct node *node, unsigned flags, struct img **out,
 			  struct err *err)
 {
-	const struct node_how how = {.flags = backing_flags(flags)};
+	const struct node_how how = {.flags = flags};
 	int r = node_open(node, &how, out, err);
 
 	return r < 0 ? err_ctx(err, r, "Could not open backing file") : 0;
@@ -341,6 +344,7 @@ static int open_chain(struct img *top, const struct node *node, const struct img
 	struct img *img = top;
 
 	for (unsigned depth = 1; !(node && node->no_backing); depth++, img = img->backing) {
+		unsigned below = backing_flags(flags, depth == args->write_depth);
 		int r;
 
 		node = node ? node->backing : NULL;
@@ -353,9 +357,9 @@ static int open_chain(struct img *top, const struct node *node, const struct img
 			return err_set(err, ELOOP, "%s: the backing chain is longer than %u images",
 				       top->io.name, max_depth);
 		if (node && (node->file || !img->backing_name))
-			r = open_described(node, flags, &img->backing, err);
+			r = open_described(node, below, &img->backing, err);
 		else
-			r = open_named(img, node, flags, &img->backing, err);
+			r = open_named(img, node, below, &img->backing, err);
 		if (r == 0)
 			r = img_open_data(img->backing, args, err);
 		if (r == 0)
@@ -367,7 +371,7 @@ static int open_chain(struct img *top, const struct node *node, const struct img
 }
 
 /* Where the backing file would be, for who only wants to know (info). */
-static int note_backing_path(struct img *img, struct err *err)
+int img_note_backing_path(struct img *img, struct err *err)
 {
 	if (!img->backing_name || img->backing_path)
 		return 0;
@@ -425,7 +429,7 @@ int img_open(const struct img_open_args *args, struct img **out, struct err *err
 	if (r == 0 && !(flags & IMG_NO_BACKING))
 		r = open_chain(img, node, args, err);
 	if (r == 0)
-		r = note_backing_path(img, err);
+		r = img_note_backing_path(img, err);
 	if (r == 0 && args->snapshot)
 		r = view_snapshot(img, args->snapshot, err);
 	node_free(node);

@@ -363,6 +363,13 @@ static int clear_zero(struct img *img, uint64_t off, uint64_t len, uint64_t *did
 	return img->fmt->zero(img, off, len, flags, did, err);
 }
 
+static int clear_drop(struct img *img, uint64_t off, uint64_t len, uint64_t *did, unsigned flags,
+		      struct err *err)
+{
+	(void)flags;
+	return img->fmt->drop(img, off, len, did, err);
+}
+
 static int clear_discard(struct img *img, uint64_t off, uint64_t len, uint64_t *did, unsigned flags,
 			 struct err *err)
 {
@@ -435,13 +442,14 @@ static uint64_t clear_piece(struct img *img, uint64_t off, uint64_t end)
 	return min_u64(end, round_down(off, img->unit) + most) - off;
 }
 
-static int discard_inner(struct img *img, uint64_t off, uint64_t end, struct err *err)
+/* What can be done for whole units only, and is left undone for others. */
+static int clear_whole(struct img *img, clear_fn fn, uint64_t off, uint64_t end, struct err *err)
 {
 	uint64_t stop = body_end(img, end);
 
 	for (off = round_up(off, img->unit); off < stop;) {
 		uint64_t did = 0;
-		int r = clear_units(img, clear_discard, off, stop - off, 0, &did, err);
+		int r = clear_units(img, fn, off, stop - off, 0, &did, err);
 
 		if (r < 0)
 			return r;
@@ -450,7 +458,7 @@ static int discard_inner(struct img *img, uint64_t off, uint64_t end, struct err
 	return 0;
 }
 
-enum clearing { CLEAR_ZERO, CLEAR_DISCARD };
+enum clearing { CLEAR_ZERO, CLEAR_DISCARD, CLEAR_DROP };
 
 static int clear_once(struct img *img, enum clearing what, uint64_t off, uint64_t len,
 		      unsigned flags, struct err *err)
@@ -462,8 +470,10 @@ static int clear_once(struct img *img, enum clearing what, uint64_t off, uint64_
 	if (what == CLEAR_ZERO)
 		r = img->fmt->zero ? img_zero_inner(img, off, len, flags, err)
 				   : zero_through(img, off, len, flags, err);
+	else if (what == CLEAR_DROP)
+		r = clear_whole(img, clear_drop, off, off + len, err);
 	else
-		r = img->fmt->discard ? discard_inner(img, off, off + len, err)
+		r = img->fmt->discard ? clear_whole(img, clear_discard, off, off + len, err)
 				      : discard_through(img, off, len, err);
 	pthread_rwlock_unlock(&img->gate);
 	return r;
@@ -503,6 +513,16 @@ int img_discard(struct io *io, uint64_t off, uint64_t len, struct err *err)
 	if (io_img(io)->open_flags & IMG_NO_DISCARD)
 		return 0;
 	return clear_range(io_img(io), CLEAR_DISCARD, off, len, 0, err);
+}
+
+int img_drop(struct img *img, uint64_t off, uint64_t len, struct err *err)
+{
+	if (!img->fmt->drop)
+		return err_set(err, ENOTSUP, "%s: the format '%s' has no backing files",
+			       img->io.name, img->fmt->name);
+	if (img->io.caps & IO_RDONLY)
+		return err_set(err, EROFS, "%s: opened read-only", img->io.name);
+	return clear_range(img, CLEAR_DROP, off, len, 0, err);
 }
 
 int img_flush(struct io *io, struct err *err)

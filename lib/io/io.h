@@ -54,6 +54,7 @@ enum {
 enum {
 	IO_ZERO_UNMAP = 1 << 0, /* may free the space; without it the space is kept or taken */
 	IO_ZERO_FAST = 1 << 1,  /* fail with -ENOTSUP rather than write zeros */
+	IO_ZERO_MARK = 1 << 2,  /* an image holds the zeros itself, whatever lies below it later */
 };
 
 struct io_ops {

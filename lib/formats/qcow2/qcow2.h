@@ -191,6 +191,11 @@ int qcow2_discard(struct img *img, uint64_t off, uint64_t len, uint64_t *did, st
 /* Discard for the driver's own use: gives the space back whatever the range then reads as. */
 int qcow2_unmap(struct img *img, uint64_t off, uint64_t len, uint64_t *did, struct err *err);
 
+/* What an entry refers to goes; guest: the offset that it is for. */
+void qcow2_free_entry(struct qcow2 *q, uint64_t entry, uint64_t guest);
+/* Forgets clusters, so that the backing file is seen. */
+int qcow2_drop(struct img *img, uint64_t off, uint64_t len, uint64_t *did, struct err *err);
+
 /* ---- datafile.c: an external data file ---- */
 /* An entry's host offset must be the guest offset. at: file offset of the entry. -EUCLEAN. */
 int qcow2_data_check(struct qcow2 *q, uint64_t host, uint64_t guest, uint64_t at, struct err *err);
@@ -305,5 +310,11 @@ int qcow2_replace_header(struct qcow2 *q, struct err *err);
 extern const struct opt qcow2_amend_opts[];
 int qcow2_amend(struct img *img, const struct opts *opts, unsigned flags, struct job *job,
 		struct err *err);
+
+/* ---- empty.c ---- */
+int qcow2_empty(struct img *img, struct err *err);
+
+/* ---- backing.c ---- */
+int qcow2_set_backing(struct img *img, const char *name, const char *format, struct err *err);
 
 #endif

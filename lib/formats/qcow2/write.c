@@ -264,22 +264,29 @@ static uint64_t table_part(const struct qcow2 *q, uint64_t off, uint64_t len)
 	return min_u64(len, covers - (off & (covers - 1)));
 }
 
-/* What an entry becomes. keep: zero without giving space back. */
-static uint64_t cleared_entry(const struct qcow2 *q, uint64_t entry, bool keep, bool discard)
+/* How a range is cleared. */
+struct clear {
+	bool keep;    /* zero without giving space back */
+	bool discard; /* what is absent may stay absent */
+	bool mark;    /* what is absent becomes zeros, also without a backing file */
+	bool drop;    /* everything becomes absent */
+};
+
+/* What an entry becomes. */
+static uint64_t cleared_entry(const struct qcow2 *q, uint64_t entry, struct clear how)
 {
 	enum l2_type type = qcow2_l2_type(q, entry);
 
-	if (q->h.version < 3)
+	if (q->h.version < 3 || how.drop)
 		return 0;
-	if (type == L2_UNALLOCATED && (discard || !q->img.backing_name))
+	if (type == L2_UNALLOCATED && (how.discard || (!q->img.backing_name && !how.mark)))
 		return entry;
-	if (keep && (type == L2_NORMAL || type == L2_ZERO_ALLOC))
+	if (how.keep && (type == L2_NORMAL || type == L2_ZERO_ALLOC))
 		return entry | ENTRY_ZERO;
 	return ENTRY_ZERO;
 }
 
-/* What an entry refers to goes; guest: the offset that it is for. */
-static void free_entry(struct qcow2 *q, uint64_t entry, uint64_t guest)
+void qcow2_free_entry(struct qcow2 *q, uint64_t entry, uint64_t guest)
 {
 	if (!qcow2_has_data_file(q))
 		qcow2_park_entry(q, entry);
@@ -288,8 +295,8 @@ static void free_entry(struct qcow2 *q, uint64_t entry, uint64_t guest)
 }
 
 /* Clears the entries of one slice. */
-static int clear_slice(struct qcow2 *q, uint64_t off, uint64_t len, bool keep, bool discard,
-		       uint64_t *did, struct err *err)
+static int clear_slice(struct qcow2 *q, uint64_t off, uint64_t len, struct clear how, uint64_t *did,
+		       struct err *err)
 {
 	unsigned n = slice_part(q, off, len), i = qcow2_slice_index(q, off);
 	struct mslice *s;
@@ -303,7 +310,7 @@ static int clear_slice(struct qcow2 *q, uint64_t off, uint64_t len, bool keep, b
 	*did = min_u64(len, (uint64_t)n << q->cluster_bits);
 	for (unsigned k = i; k < i + n; k++) {
 		uint64_t old = be64_get(entries_of(s)[k]);
-		uint64_t new = cleared_entry(q, old, keep, discard);
+		uint64_t new = cleared_entry(q, old, how);
 
 		if (new == old)
 			continue;
@@ -311,7 +318,7 @@ static int clear_slice(struct qcow2 *q, uint64_t off, uint64_t len, bool keep, b
 		if (r < 0)
 			return r;
 		if (!(new &ENTRY_OFFSET))
-			free_entry(q, old, off + ((uint64_t)(k - i) << q->cluster_bits));
+			qcow2_free_entry(q, old, off + ((uint64_t)(k - i) << q->cluster_bits));
 		entries_of(s)[k] = be64_make(new);
 		mcache_mark(&q->cache, s, CLASS_L2);
 	}
@@ -330,23 +337,24 @@ int qcow2_zero(struct img *img, uint64_t off, uint64_t len, unsigned flags, uint
 	       struct err *err)
 {
 	struct qcow2 *q = qcow2_of(img);
+	struct clear how = {.keep = !(flags & IO_ZERO_UNMAP), .mark = flags & IO_ZERO_MARK};
+	bool hides = img->backing_name || how.mark;
 	uint64_t l2 = 0;
 	int r = begin_clear(q, off, &l2, err);
 
 	if (r < 0)
 		return r;
-	if (q->h.version < 3 && img->backing_name)
+	if (q->h.version < 3 && hides)
 		return -ENOTSUP; /* no way to hide the backing but to write zeros */
 	r = qcow2_data_zero(q, off, &len, flags, err);
 	*did = len;
 	if (r)
 		return r < 0 ? r : 0;
-	if (!l2 && !img->backing_name) {
+	if (!l2 && !hides) {
 		*did = table_part(q, off, len); /* absent reads as zeros */
 		return 0;
 	}
-	return clear_slice(q, off, len, !(flags & IO_ZERO_UNMAP) && q->h.version >= 3, false, did,
-			   err);
+	return clear_slice(q, off, len, how, did, err);
 }
 
 int qcow2_discard(struct img *img, uint64_t off, uint64_t len, uint64_t *did, struct err *err)
@@ -365,7 +373,8 @@ int qcow2_discard(struct img *img, uint64_t off, uint64_t len, uint64_t *did, st
 	return qcow2_unmap(img, off, len, did, err);
 }
 
-int qcow2_unmap(struct img *img, uint64_t off, uint64_t len, uint64_t *did, struct err *err)
+static int clear_tables(struct img *img, uint64_t off, uint64_t len, struct clear how,
+			uint64_t *did, struct err *err)
 {
 	struct qcow2 *q = qcow2_of(img);
 	uint64_t l2 = 0;
@@ -377,5 +386,15 @@ int qcow2_unmap(struct img *img, uint64_t off, uint64_t len, uint64_t *did, stru
 		*did = table_part(q, off, len);
 		return 0;
 	}
-	return clear_slice(q, off, len, false, true, did, err);
+	return clear_slice(q, off, len, how, did, err);
+}
+
+int qcow2_unmap(struct img *img, uint64_t off, uint64_t len, uint64_t *did, struct err *err)
+{
+	return clear_tables(img, off, len, (struct clear){.discard = true}, did, err);
+}
+
+int qcow2_drop(struct img *img, uint64_t off, uint64_t len, uint64_t *did, struct err *err)
+{
+	return clear_tables(img, off, len, (struct clear){.drop = true}, did, err);
 }
