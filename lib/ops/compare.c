@@ -15,21 +15,11 @@
 #include "base/bytes.h"
 #include "base/cleanup.h"
 #include "base/work.h"
-#include "io/file.h"
-#include "ops/extent.h"
+#include "ops/pair.h"
 
 /* Both sides of a chunk, and what they were read from, fit into the cache of a CPU. */
 #define CHUNK  (256 * KiB)
 #define SECTOR 512
-
-enum need { SKIP, BOTH, ONLY_A, ONLY_B }; /* ONLY: the other side is zeros */
-
-struct side {
-	struct io *io;
-	struct extent ext;  /* len 0: none */
-	bool stored;        /* ext.host says where, for strict */
-	enum ext_kind kind; /* as the image has it, for strict */
-};
 
 struct compare {
 	const struct compare_args *args;
@@ -37,12 +27,10 @@ struct compare {
 	struct compare_result *res;
 
 	pthread_mutex_t lock; /* guards all below, and res */
-	struct side a, b;
+	struct pair pair;
 	uint64_t pos, size;
-	uint64_t limit;     /* where the first difference so far is; size: none */
-	struct io *pair[2]; /* the last two files that were compared … */
-	bool pair_same;     /* … and whether they are one */
-	atomic_bool stop;   /* somebody failed */
+	uint64_t limit;   /* where the first difference so far is; size: none */
+	atomic_bool stop; /* somebody failed */
 };
 
 /* ---- the cursor ---- */
@@ -66,93 +54,19 @@ static void found(struct compare *c, enum compare_kind kind, uint64_t at)
 	c->res->offset = at;
 }
 
-static int find_extent(struct side *s, uint64_t pos, struct err *err)
-{
-	struct extent *e = &s->ext;
-	int r;
-
-	if (e->len && pos >= e->off && pos - e->off < e->len) {
-		uint64_t n = pos - e->off;
-
-		e->off += n;
-		e->len -= n;
-		if (e->host != EXT_NO_HOST && e->kind != EXT_CODED)
-			e->host += n;
-		return 0;
-	}
-	if (pos >= io_size(s->io)) {
-		*e = (struct extent){.kind = EXT_ABSENT, .off = pos, .host = EXT_NO_HOST};
-		e->len = UINT64_MAX - pos;
-		return 0;
-	}
-	r = io_map(s->io, pos, io_size(s->io) - pos, e, err);
-	s->kind = e->kind == EXT_CODED ? EXT_DATA : e->kind;
-	s->stored = e->host != EXT_NO_HOST && e->kind != EXT_CODED;
-	if (r == 0)
-		r = extent_look_below(s->io, e, err);
-	if (r < 0)
-		e->len = 0;
-	return r;
-}
-
-/* Whether two ios are the same file, opened twice perhaps: overlays over one backing file. */
-static bool same_file(struct compare *c, struct io *x, struct io *y)
-{
-	struct file_stat sx, sy;
-
-	if (x == y)
-		return true;
-	if (c->pair[0] != x || c->pair[1] != y) {
-		c->pair[0] = x;
-		c->pair[1] = y;
-		c->pair_same = io_is_file(x) && io_is_file(y) && file_stat(x, &sx, NULL) == 0 &&
-			       file_stat(y, &sy, NULL) == 0 && sx.dev == sy.dev && sx.ino == sy.ino;
-	}
-	return c->pair_same;
-}
-
-static bool same_bytes(struct compare *c)
-{
-	const struct extent *x = &c->a.ext, *y = &c->b.ext;
-
-	/* Compressed data of one file are at one guest offset only, or are the same. */
-	return x->kind == y->kind && x->io && y->io && x->host == y->host &&
-	       x->host != EXT_NO_HOST && x->off == y->off && same_file(c, x->io, y->io);
-}
-
-static enum need needed(struct compare *c)
-{
-	bool a = extent_is_data(&c->a.ext), b = extent_is_data(&c->b.ext);
-
-	if (!a && !b)
-		return SKIP;
-	if (a && b)
-		return same_bytes(c) ? SKIP : BOTH;
-	return a ? ONLY_A : ONLY_B;
-}
-
-/* Length of what both extents say from pos on, not past `end`. */
-static int look(struct compare *c, uint64_t pos, uint64_t end, uint64_t *len, struct err *err)
-{
-	int r = find_extent(&c->a, pos, err);
-
-	if (r == 0)
-		r = find_extent(&c->b, pos, err);
-	if (r == 0)
-		*len = min_u64(end - pos, min_u64(c->a.ext.len, c->b.ext.len));
-	return r;
-}
-
 static bool status_differs(const struct compare *c)
 {
-	return c->args->strict && (c->a.kind != c->b.kind || c->a.stored != c->b.stored);
+	const struct pair_side *a = &c->pair.a, *b = &c->pair.b;
+
+	return c->args->strict && (a->kind != b->kind || a->stored != b->stored);
 }
 
 /* One step of the cursor. Under the lock. *len 0: nothing to read here, go on. */
-static int step(struct compare *c, uint64_t *off, uint64_t *len, enum need *need, struct err *err)
+static int step(struct compare *c, uint64_t *off, uint64_t *len, enum pair_need *need,
+		struct err *err)
 {
 	uint64_t n = 0, end;
-	int r = look(c, c->pos, c->size, &n, err);
+	int r = pair_look(&c->pair, c->pos, c->size, &n, err);
 
 	*len = 0;
 	if (r < 0)
@@ -161,9 +75,9 @@ static int step(struct compare *c, uint64_t *off, uint64_t *len, enum need *need
 		found(c, COMPARE_STATUS, c->pos);
 		return 0;
 	}
-	*need = needed(c);
+	*need = pair_need(&c->pair);
 	*off = c->pos;
-	if (*need == SKIP) {
+	if (*need == PAIR_EQUAL) {
 		c->pos += n;
 		job_advance(c->job, n);
 		return 0;
@@ -171,10 +85,10 @@ static int step(struct compare *c, uint64_t *off, uint64_t *len, enum need *need
 	/* As long as it goes on like this. */
 	end = min_u64(c->size, c->pos + CHUNK);
 	for (c->pos += n; c->pos < end; c->pos += n) {
-		r = look(c, c->pos, end, &n, err);
+		r = pair_look(&c->pair, c->pos, end, &n, err);
 		if (r < 0)
 			return r;
-		if (status_differs(c) || needed(c) != *need)
+		if (status_differs(c) || pair_need(&c->pair) != *need)
 			break;
 	}
 	c->pos = min_u64(c->pos, end);
@@ -183,7 +97,7 @@ static int step(struct compare *c, uint64_t *off, uint64_t *len, enum need *need
 }
 
 /* The next chunk. 1, 0 at the end, -errno. */
-static int take_chunk(struct compare *c, uint64_t *off, uint64_t *len, enum need *need,
+static int take_chunk(struct compare *c, uint64_t *off, uint64_t *len, enum pair_need *need,
 		      struct err *err)
 {
 	LOCK_SCOPE(&c->lock);
@@ -229,31 +143,22 @@ static size_t first_nonzero(const unsigned char *p, size_t n)
 	return at;
 }
 
-static int read_side(struct io *io, void *buf, uint64_t off, uint64_t len, struct err *err)
-{
-	int r = io_pread(io, buf, len, off, err);
-
-	return r < 0 ? err_ctx(err, r, "Error while reading offset %" PRIu64 " of %s", off,
-			       io->name)
-		     : 0;
-}
-
 static int compare_chunk(struct compare *c, unsigned char *buf, uint64_t off, uint64_t len,
-			 enum need need, struct err *err)
+			 enum pair_need need, struct err *err)
 {
 	size_t at;
 	int r = 0;
 
-	if (need != ONLY_B)
-		r = read_side(c->a.io, buf, off, len, err);
-	if (r == 0 && need != ONLY_A)
-		r = read_side(c->b.io, buf + CHUNK, off, len, err);
+	if (need != PAIR_ONLY_B)
+		r = pair_read(c->pair.a.io, buf, off, len, err);
+	if (r == 0 && need != PAIR_ONLY_A)
+		r = pair_read(c->pair.b.io, buf + CHUNK, off, len, err);
 	if (r < 0)
 		return fail(c, COMPARE_READ, r);
-	if (need == BOTH)
+	if (need == PAIR_BOTH)
 		at = first_difference(buf, buf + CHUNK, len);
 	else
-		at = first_nonzero(need == ONLY_A ? buf : buf + CHUNK, len);
+		at = first_nonzero(need == PAIR_ONLY_A ? buf : buf + CHUNK, len);
 	if (at < len) {
 		LOCK_SCOPE(&c->lock);
 		found(c, COMPARE_CONTENT, round_down(off + at, SECTOR));
@@ -267,7 +172,7 @@ static int work(void *ctx, unsigned index, struct err *err)
 	struct compare *c = ctx;
 	CLEANUP_FREE unsigned char *buf = NULL;
 	uint64_t off = 0, len = 0;
-	enum need need = SKIP;
+	enum pair_need need = PAIR_EQUAL;
 	int r;
 
 	(void)index;
@@ -307,8 +212,8 @@ int compare_run(const struct compare_args *args, struct job *job, struct compare
 		res->kind = COMPARE_SIZE;
 		return 0;
 	}
-	c.a.io = args->a;
-	c.b.io = args->b;
+	c.pair.a.io = args->a;
+	c.pair.b.io = args->b;
 	pthread_mutex_init(&c.lock, NULL);
 	job_total(job, max_u64(size_a, size_b));
 	r = run_part(&c, min_u64(size_a, size_b), err);
