@@ -441,7 +441,7 @@ bool cli_output(const struct cli *cli, const char *text, bool *json)
 	return true;
 }
 
-bool cli_cache(const struct cli *cli, const char *text, unsigned *flags)
+static bool cache_flags(const char *text, unsigned *flags)
 {
 	static const struct {
 		const char *name;
@@ -459,7 +459,22 @@ bool cli_cache(const struct cli *cli, const char *text, unsigned *flags)
 			return true;
 		}
 	}
+	return false;
+}
+
+bool cli_cache(const struct cli *cli, const char *text, unsigned *flags)
+{
+	if (cache_flags(text, flags))
+		return true;
 	cli_error(cli, "Invalid cache option: %s", text);
+	return false;
+}
+
+bool cli_source_cache(const struct cli *cli, const char *text, unsigned *flags)
+{
+	if (cache_flags(text, flags))
+		return true;
+	cli_error(cli, "Invalid source cache option: %s", text);
 	return false;
 }
 

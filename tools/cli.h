@@ -114,6 +114,8 @@ bool cli_uint(const struct cli *cli, const char *what, const char *text, uint64_
 bool cli_output(const struct cli *cli, const char *text, bool *json);
 /* -t, -T: none|off writeback writethrough directsync unsafe → IMG_UNSAFE, IMG_DIRECT, IMG_SYNC */
 bool cli_cache(const struct cli *cli, const char *text, unsigned *flags);
+/* The same, with the error for an image that is read beside the main one. */
+bool cli_source_cache(const struct cli *cli, const char *text, unsigned *flags);
 /* Known format name or an error; cli_driver's is that of opening `path` with it. */
 bool cli_format(const struct cli *cli, const char *name);
 bool cli_driver(const struct cli *cli, const char *path, const char *name);
@@ -189,6 +191,6 @@ bool progress_parse(const struct cli *cli, const char *text, enum progress_mode 
 
 extern const struct cmd cmd_create, cmd_info, cmd_check, cmd_convert, cmd_resize, cmd_snapshot,
 	cmd_map, cmd_measure, cmd_compare, cmd_checksum, cmd_compact, cmd_sparsify, cmd_amend,
-	cmd_bitmap, cmd_dd;
+	cmd_bitmap, cmd_dd, cmd_commit, cmd_rebase;
 
 #endif

@@ -25,6 +25,7 @@
 #include "base/job.h"
 #include "base/opt.h"
 #include "base/ranges.h"
+#include "image/codec.h"
 #include "io/io.h"
 
 struct img;
@@ -80,6 +81,7 @@ struct placement {
 	bool fresh;           /* new space, not visible until link */
 	bool zeroed;          /* fresh space that is known to read as zeros now */
 	bool reuse;           /* fresh, but the space was the range's own already */
+	size_t coded;         /* bytes of the one unit in coded form; 0: it is stored plainly */
 	uint64_t start, span; /* fresh: the whole units (multiples of img->unit) that were reserved;
 			       * start <= off, off+len <= start+span (clipped to the disk's end) */
 };
@@ -216,6 +218,9 @@ struct format {
 	int (*place)(struct img *, uint64_t off, uint64_t len, struct placement *, struct err *);
 	int (*link)(struct img *, const struct placement *, struct err *);
 	void (*unplace)(struct img *, const struct placement *);
+	/* place, for one unit in coded form, len bytes. NULL: the format has no such thing. */
+	int (*place_coded)(struct img *, uint64_t off, size_t len, struct placement *,
+			   struct err *);
 	/* Whole units. Does a prefix of the range and says in *did how many bytes (> 0 on
 	 * success). -ENOTSUP: the caller writes zeros. Under gate (shared) and meta. */
 	int (*zero)(struct img *, uint64_t off, uint64_t len, unsigned flags, uint64_t *did,
@@ -270,12 +275,13 @@ enum { PREALLOC_OFF, PREALLOC_METADATA, PREALLOC_FALLOC, PREALLOC_FULL };
 struct img {
 	struct io io; /* first: an image is an io */
 	const struct format *fmt;
-	struct io *file;     /* owned: the file that holds the image */
-	struct io *data;     /* where guest data is: file, or the external data file (owned) */
-	struct img *backing; /* owned; NULL: none, or not opened */
-	unsigned open_flags; /* IMG_… */
-	uint64_t unit;       /* allocation unit (cluster, grain) in bytes; 1 for raw */
-	bool probed;         /* the format was found by probing, not given */
+	struct io *file;       /* owned: the file that holds the image */
+	struct io *data;       /* where guest data is: file, or the external data file (owned) */
+	struct img *backing;   /* owned; NULL: none, or not opened */
+	unsigned open_flags;   /* IMG_… */
+	uint64_t unit;         /* allocation unit (cluster, grain) in bytes; 1 for raw */
+	bool probed;           /* the format was found by probing, not given */
+	enum codec_type codec; /* of coded units */
 
 	char *backing_name;   /* owned: as stored in the image; NULL: none */
 	char *backing_format; /* owned: as stored; NULL: not stored */
@@ -349,6 +355,12 @@ struct io *img_bottom(const struct img *img);
  * there. -ENOTSUP: the format has no such thing.
  */
 int img_drop(struct img *img, uint64_t off, uint64_t len, struct err *err);
+
+/*
+ * Writes one unit, at a multiple of img->unit, in coded form (len bytes of img->codec, which decode to
+ * a whole unit). Only for formats with place_coded.
+ */
+int img_write_coded(struct img *img, const void *coded, size_t len, uint64_t off, struct err *err);
 
 /* This layer's extent only (EXT_ABSENT possible); takes the locks. */
 int img_map_layer(struct img *img, uint64_t off, uint64_t len, struct extent *ext, struct err *err);

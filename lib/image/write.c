@@ -60,7 +60,9 @@ static uint64_t wait_idle(struct img *img, uint64_t off, uint64_t len)
 	}
 }
 
-static int place(struct img *img, uint64_t off, uint64_t len, struct placement *p, struct err *err)
+/* coded: bytes of the unit in coded form, 0: plain. */
+static int place(struct img *img, uint64_t off, uint64_t len, size_t coded, struct placement *p,
+		 struct err *err)
 {
 	LOCK_SCOPE(&img->meta);
 	int r;
@@ -69,7 +71,8 @@ static int place(struct img *img, uint64_t off, uint64_t len, struct placement *
 	/* Room for every writer's range to stand alone, so that finish cannot fail on memory. */
 	if (ranges_reserve(&img->busy, img->n_busy + 2) < 0)
 		return err_nomem(err, sizeof(struct range), "the list of busy clusters");
-	r = img->fmt->place(img, off, len, p, err);
+	r = coded ? img->fmt->place_coded(img, off, coded, p, err)
+		  : img->fmt->place(img, off, len, p, err);
 	if (r == 0 && p->fresh) {
 		ranges_add(&img->busy, p->start, p->span);
 		img->n_busy++;
@@ -159,7 +162,7 @@ static int write_piece(struct img *img, const void *data, uint64_t len, uint64_t
 		       struct err *err)
 {
 	struct placement p;
-	int r = place(img, off, len, &p, err);
+	int r = place(img, off, len, 0, &p, err);
 
 	if (r < 0)
 		return r;
@@ -352,6 +355,38 @@ int img_pwrite(struct io *io, const void *buf, size_t len, uint64_t off, struct 
 		off += n;
 		len -= n;
 	}
+	return r < 0 ? r : sync_if_asked(img, err);
+}
+
+static int write_coded_once(struct img *img, const void *coded, size_t len, uint64_t off,
+			    struct err *err)
+{
+	struct placement p;
+	int r = enter_change(img, off, min_u64(img->unit, io_size(&img->io) - off), err);
+
+	if (r < 0)
+		return r;
+	r = place(img, off, img->unit, len, &p, err);
+	if (r == 0) {
+		r = io_pwrite(img->file, coded, len, p.host, err);
+		r = finish(img, &p, r, err);
+	}
+	pthread_rwlock_unlock(&img->gate);
+	return r;
+}
+
+int img_write_coded(struct img *img, const void *coded, size_t len, uint64_t off, struct err *err)
+{
+	int r;
+
+	if (img->io.caps & IO_RDONLY)
+		return err_set(err, EROFS, "%s: opened read-only", img->io.name);
+	if (!is_aligned(off, img->unit) || off >= io_size(&img->io))
+		return err_set(err, EINVAL, "%s: no unit begins at offset %" PRIu64, img->io.name,
+			       off);
+	r = write_coded_once(img, coded, len, off, err);
+	if (r == -ENOSPC && img_turn(img, NULL) == 0)
+		r = write_coded_once(img, coded, len, off, err);
 	return r < 0 ? r : sync_if_asked(img, err);
 }
 

@@ -16,6 +16,8 @@
  * its CPU when it is written.
  */
 #define CHUNK (1 * MiB)
+/* Of zeros, that is worth another request. Over an image that stays, all are told. */
+#define MIN_GAP (256 * KiB)
 /* Runs of zeros are looked for in chunks that are as long: it bounds the memory of a worker. */
 #define MAX_SPARSE (16 * MiB)
 
@@ -279,12 +281,14 @@ static void init(struct copy *copy, const struct copy_args *args, struct job *jo
 		.below = args->layer && args->layer->backing ? io_size(&args->layer->backing->io)
 							     : 0,
 		.backing_size = args->backing_size,
+		.above = args->above,
 		.stream = args->src->caps & IO_STREAM,
-		.all_data = !sparse,
+		.all_data = !sparse && !args->above,
 		.salvage = args->salvage,
 		.align = max_u64(copy->unit, copy->granule),
 		.size = io_size(args->src),
 	};
+	copy->plan.gap = args->above ? copy->plan.align : MIN_GAP;
 	copy->plan.chunk = max_u64(CHUNK, copy->plan.align);
 	copy->cap = copy->plan.chunk;
 }

@@ -22,6 +22,9 @@ struct copy_args {
 	 * target has a backing file, of backing_size bytes, with what the source's one holds. */
 	struct img *layer;
 	uint64_t backing_size;
+	/* 0: everything. Else src is an image, dst the one at this depth of its chain: only what the
+	 * layers above it hold is copied, zeros by what the maps say. */
+	unsigned above;
 
 	/* Target: one of the two. dst may be larger than src. */
 	struct build *build;

@@ -20,11 +20,13 @@ struct plan {
 	struct img *layer;
 	uint64_t below;        /* with layer: bytes of its backing file */
 	uint64_t backing_size; /* with layer: bytes of the target's backing file */
+	unsigned above;        /* only what layers above this depth hold; 0: everything */
 	bool stream;
 	bool all_data;   /* zeros are data too */
 	bool want_zeros; /* hand out zero chunks; otherwise they are passed over */
 	bool salvage;    /* a map that fails means data */
 	uint64_t align;  /* chunks begin here */
+	uint64_t gap;    /* length of a hole that ends a chunk */
 	uint64_t chunk;  /* largest data chunk, multiple of align */
 	struct job *job; /* looked at for cancel, … */
 	bool count;      /* … and advanced for what is passed over */

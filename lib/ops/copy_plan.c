@@ -14,14 +14,14 @@
 #include "io/stream.h"
 #include "ops/extent.h"
 
-#define MIN_GAP  (256 * KiB) /* a hole that ends a chunk */
-#define MAX_ZERO (1 * GiB)   /* length of a zero chunk: now and then somebody looks at cancel */
+#define MAX_ZERO (1 * GiB) /* length of a zero chunk: now and then somebody looks at cancel */
 
 enum class { IS_DATA, IS_ZERO, IS_KEPT }; /* KEPT: stays as the backing file has it */
 
 static enum class classify(const struct plan *p) {
 	const struct extent *e = &p->ext;
 
+	if (p->above && e->depth >= p->above) return IS_KEPT;
 	if (p->layer && e->kind == EXT_ABSENT && e->off < p->below) return IS_KEPT;
 	if (p->layer && e->kind != EXT_DATA && e->kind != EXT_CODED &&
 	    e->off >= p->backing_size) return IS_KEPT; /* zeros anyway */
@@ -91,7 +91,7 @@ static int data_end(struct plan *p, uint64_t *end, struct err *err)
 		start = round_up(at, p->align);
 		stop = end_in_units(p);
 		if (what != IS_DATA && start > p->pos && start < limit && stop > start &&
-		    (what == IS_KEPT || stop - start >= MIN_GAP)) {
+		    (what == IS_KEPT || stop - start >= p->gap)) {
 			limit = start;
 			break;
 		}

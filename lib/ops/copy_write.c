@@ -66,7 +66,7 @@ static int prepare_image(struct copy *copy, struct err *err)
 	copy->write_in_turn = allocates;
 	copy->skip_zeros = copy->args->dst_zero;
 	copy->plan.want_zeros = !copy->args->dst_zero;
-	if (copy->args->dst_zero || copy->args->layer || (img && img->backing))
+	if (copy->args->dst_zero || copy->args->layer || copy->args->above || (img && img->backing))
 		return 0;
 	return clear_target(copy, err);
 }
@@ -85,6 +85,17 @@ int copy_prepare_target(struct copy *copy, struct err *err)
 	if (!copy->skip_zeros || copy->write_in_turn || copy->args->compress)
 		atomic_store(&copy->offload, false);
 	return r;
+}
+
+/*
+ * Where an image that was there before ends for us: its last unit may be cut short, and behind the end
+ * of the source it keeps what it has.
+ */
+static uint64_t target_end(const struct copy *copy)
+{
+	uint64_t size = io_size(copy->out);
+
+	return copy->args->build ? size : min_u64(size, copy->plan.size);
 }
 
 /* ---- places ---- */
@@ -121,8 +132,8 @@ static int zero_run(struct copy *copy, uint64_t off, uint64_t len, struct err *e
 	int r;
 
 	if (!b || b->identity)
-		return io_zero(copy->out, off, min_u64(len, io_size(copy->out) - off),
-			       IO_ZERO_UNMAP, err);
+		return io_zero(copy->out, off, min_u64(len, target_end(copy) - off), IO_ZERO_UNMAP,
+			       err);
 	/* Saying it in both passes of a stream does no harm. */
 	r = build_zero(b, off, round_up(len, b->unit), err);
 	return r == -ENOTSUP ? write_zeros(copy, off, round_up(len, b->unit), err) : r;
@@ -173,9 +184,8 @@ static int write_at(struct copy *copy, const void *mem, size_t len, uint64_t hos
 {
 	int r = 0;
 
-	/* The last unit of an image that was there before may be cut short. */
 	if (!copy->args->build)
-		len = (size_t)min_u64(len, io_size(copy->out) - host);
+		len = (size_t)min_u64(len, target_end(copy) - host);
 	if (copy->allocate && len >= MIN_ALLOCATE)
 		r = file_allocate(copy->out, host, len, err);
 	return r < 0 && r != -ENOTSUP ? r : io_pwrite(copy->out, mem, len, host, err);

@@ -26,6 +26,10 @@ int qcow2_set_backing(struct img *img, const char *name, const char *format, str
 
 	if (name && !format)
 		return err_set(err, EINVAL, "backing format must be specified");
+	if (name && qcow2_has_data_file(q) && (q->h.autoclear & AUTOCLEAR_RAW_DATA))
+		return err_set(err, EINVAL,
+			       "the data file of the image is raw, so that nothing "
+			       "can lie below it");
 	if (name && strlen(name) > QCOW2_MAX_BACKING_NAME)
 		return err_set(err, EINVAL, "the name is longer than %d bytes",
 			       QCOW2_MAX_BACKING_NAME);

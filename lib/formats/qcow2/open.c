@@ -90,6 +90,7 @@ static int publish_header(struct qcow2 *q, struct err *err)
 	note_unreadable(q);
 	img->io.size = q->h.size;
 	img->unit = q->cluster;
+	img->codec = q->h.compression == COMPRESSION_ZSTD ? CODEC_ZSTD : CODEC_DEFLATE;
 	free(img->backing_name);
 	free(img->backing_format);
 	img->backing_name = img->backing_format = NULL;
@@ -252,7 +253,7 @@ static void drop_tables(struct qcow2 *q)
 	free(take(q->parked));
 	ranges_free(&q->freed_data);
 	q->reftable_entries = q->guard_clusters = q->n_parked = q->cap_parked = 0;
-	q->free_hint = 0;
+	q->free_hint = q->coded_at = 0;
 	q->l1_dirty = q->reftable_dirty = (struct dirty_sectors){0};
 	q->writing = false;
 }
@@ -425,6 +426,7 @@ const struct format qcow2_format = {
 	.place = qcow2_place,
 	.link = qcow2_link,
 	.unplace = qcow2_unplace,
+	.place_coded = qcow2_place_coded,
 	.zero = qcow2_zero,
 	.discard = qcow2_discard,
 	.drop = qcow2_drop,

@@ -65,6 +65,7 @@ struct qcow2 {
 	bool lazy_given, lazy; /* refcounts may be late: what the user said against the header */
 
 	uint64_t free_hint; /* cluster index: none below it is free */
+	uint64_t coded_at;  /* byte behind the last coded unit, if its cluster has room; 0: none */
 	uint64_t *parked;   /* owned: cluster indices to lower by one at the end of the turn */
 	size_t n_parked, cap_parked;
 	struct ranges
@@ -156,6 +157,11 @@ int qcow2_alloc(struct qcow2 *q, uint64_t n, uint64_t *first, uint64_t *got, boo
 int qcow2_take_below(struct qcow2 *q, uint64_t n, uint64_t limit, uint64_t *first, struct err *err);
 /* Offset of the refcount block that covers a cluster; 0: there is none. */
 int qcow2_refcount_block(struct qcow2 *q, uint64_t cluster, uint64_t *host, struct err *err);
+/*
+ * Space for a coded unit, at most a cluster: where the last one ended, or in a new cluster. Adds a
+ * reference to each cluster that it touches.
+ */
+int qcow2_alloc_bytes(struct qcow2 *q, size_t len, uint64_t *host, struct err *err);
 /* Exactly n neighbours, for tables; marks them in the guard. Content is undefined. */
 int qcow2_alloc_table(struct qcow2 *q, uint64_t n, uint64_t *host, struct err *err);
 /* Takes back an allocation that nothing refers to yet. */
@@ -183,6 +189,8 @@ int qcow2_guard_entry(struct qcow2 *q, uint64_t entry, uint64_t at, struct err *
 
 /* ---- write.c ---- */
 int qcow2_place(struct img *img, uint64_t off, uint64_t len, struct placement *p, struct err *err);
+int qcow2_place_coded(struct img *img, uint64_t off, size_t len, struct placement *p,
+		      struct err *err);
 int qcow2_link(struct img *img, const struct placement *p, struct err *err);
 void qcow2_unplace(struct img *img, const struct placement *p);
 int qcow2_zero(struct img *img, uint64_t off, uint64_t len, unsigned flags, uint64_t *did,

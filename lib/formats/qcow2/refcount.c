@@ -119,8 +119,11 @@ int qcow2_refcount_add(struct qcow2 *q, uint64_t cluster, int delta, struct err 
 				  "refcount of a cluster in use is 0");
 	refcount_store(s->data, q->h.refcount_order, i, delta > 0 ? count + 1 : count - 1);
 	mcache_mark(&q->cache, s, CLASS_REFCOUNT);
-	if (delta < 0 && count == 1)
+	if (delta < 0 && count == 1) {
 		q->free_hint = min_u64(q->free_hint, cluster);
+		if (q->coded_at >> q->cluster_bits == cluster)
+			q->coded_at = 0; /* its next owner is somebody else */
+	}
 	return 0;
 }
 
@@ -448,6 +451,32 @@ int qcow2_take_below(struct qcow2 *q, uint64_t n, uint64_t limit, uint64_t *firs
 	if (*first == q->free_hint)
 		q->free_hint = *first + n;
 	return 1;
+}
+
+int qcow2_alloc_bytes(struct qcow2 *q, size_t len, uint64_t *host, struct err *err)
+{
+	uint64_t at = q->coded_at, last = at >> q->cluster_bits, first, got;
+	uint64_t room = at ? q->cluster - (at & (q->cluster - 1)) : 0;
+	bool zeroed, goes_on = room;
+	int r = 0;
+
+	if (len > room) {
+		r = qcow2_alloc(q, 1, &first, &got, &zeroed, err);
+		if (r < 0)
+			return r;
+		goes_on = room && first == last + 1;
+		*host = first << q->cluster_bits;
+	}
+	/* The cluster that the last unit ended in; its refcount may be as high as it can be. */
+	if (goes_on && qcow2_refcount_add(q, last, +1, NULL) == 0)
+		*host = at;
+	else if (len <= room) {
+		q->coded_at = 0;
+		return qcow2_alloc_bytes(q, len, host, err);
+	}
+	at = *host + len;
+	q->coded_at = is_aligned(at, q->cluster) ? 0 : at;
+	return 0;
 }
 
 /* The first run of exactly n free clusters; n fits between two refcount blocks. */

@@ -212,6 +212,37 @@ int qcow2_place(struct img *img, uint64_t off, uint64_t len, struct placement *p
 	return r ? r : place_in_slice(q, s, p, err);
 }
 
+int qcow2_place_coded(struct img *img, uint64_t off, size_t len, struct placement *p,
+		      struct err *err)
+{
+	struct qcow2 *q = qcow2_of(img);
+	uint64_t l2;
+	int r = begin(q, err);
+
+	*p = (struct placement){
+		.off = off,
+		.len = q->cluster,
+		.fresh = true,
+		.start = off,
+		.span = q->cluster,
+		.coded = len,
+	};
+	if (r == 0 && qcow2_has_data_file(q))
+		r = err_set(err, ENOTSUP, "%s: an external data file holds no compressed clusters",
+			    img->io.name);
+	if (r == 0)
+		r = own_l2(q, off, &l2, err);
+	return r < 0 ? r : qcow2_alloc_bytes(q, len, &p->host, err);
+}
+
+/* What entry k of a placement becomes. */
+static uint64_t placed_entry(const struct qcow2 *q, const struct placement *p, uint64_t k)
+{
+	if (p->coded)
+		return coded_entry(p->host, p->coded, q->cluster_bits);
+	return (p->host + (k << q->cluster_bits)) | ENTRY_COPIED;
+}
+
 int qcow2_link(struct img *img, const struct placement *p, struct err *err)
 {
 	struct qcow2 *q = qcow2_of(img);
@@ -229,7 +260,7 @@ int qcow2_link(struct img *img, const struct placement *p, struct err *err)
 
 		if (!p->reuse)
 			qcow2_park_entry(q, be64_get(*e));
-		*e = be64_make((p->host + (k << q->cluster_bits)) | ENTRY_COPIED);
+		*e = be64_make(placed_entry(q, p, k));
 	}
 	mcache_mark(&q->cache, s, CLASS_L2);
 	if (qcow2_has_data_file(q))
@@ -240,11 +271,14 @@ int qcow2_link(struct img *img, const struct placement *p, struct err *err)
 void qcow2_unplace(struct img *img, const struct placement *p)
 {
 	struct qcow2 *q = qcow2_of(img);
+	uint64_t first = p->host >> q->cluster_bits, n = p->span >> q->cluster_bits;
 
+	if (p->coded)
+		n = ((p->host + p->coded - 1) >> q->cluster_bits) - first + 1;
 	if (qcow2_has_data_file(q))
 		q->stale_tail = true;
 	else if (!p->reuse)
-		qcow2_unalloc(q, p->host >> q->cluster_bits, p->span >> q->cluster_bits);
+		qcow2_unalloc(q, first, n);
 }
 
 /* ---- zero and discard ---- */
