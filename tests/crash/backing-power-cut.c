@@ -36,6 +36,7 @@ struct backing {
 struct scene {
 	struct rng rng;
 	bool commit, qcow2_base; /* qcow2_base: of commit */
+	bool unsafe;             /* the two backing files are the same, only the name changes */
 	uint64_t cluster, size;  /* bytes */
 	char options[100];
 	unsigned char *content; /* of the overlay's disk */
@@ -114,6 +115,11 @@ static void choose(struct scene *s, uint64_t seed)
 	if (!s->commit) {
 		some_backing(s, &s->old, 'o');
 		some_backing(s, &s->new, 'n');
+		s->unsafe = s->old.file && s->new.file &&rng_percent(&s->rng, 25);
+		if (s->unsafe) {
+			io_close(s->new.file);
+			s->new.file = disk_copy(s->old.file, "copy");
+		}
 		return;
 	}
 	s->qcow2_base = rng_percent(&s->rng, 50);
@@ -257,6 +263,8 @@ static void run_command(struct scene *s, struct io *device)
 		const struct commit_args args = {.top = img, .base = img->backing, .workers = 1};
 
 		must(commit_run(&args, NULL, &e), &e);
+	} else if (s->unsafe) {
+		must(img_set_backing(img, s->new.name, s->new.format, NULL, &e), &e);
 	} else {
 		const struct rebase_args args = {
 			.overlay = img,
