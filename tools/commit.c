@@ -11,6 +11,8 @@ enum { PARALLEL = 'm', PROGRESS = CLI_LONG, UNTRUSTED };
 
 static const struct cmd_opt options[] = {
 	{'f', "format", "FMT", "format of the image (default: found out from its content)"},
+	CLI_OPT_IMAGE_OPTS,
+	CLI_OPT_OBJECT,
 	{'b', "base", "BASE", "image of the backing chain to commit to; implies -d"},
 	{'d', "drop", NULL, "leave the image as it is, do not empty it"},
 	{'t', "cache", "CACHE",
@@ -122,8 +124,11 @@ static int run(struct cli *cli)
 	c.args.top = cli_open(cli, &c.open);
 	if (!c.args.top)
 		return 1;
-	if (cli->peer)
-		c.open.flags |= IMG_NAMED_DEVICES;
+	/* Once more, in the same way: it was taken once. */
+	if (!cli_open_args(cli, &c.open)) {
+		io_close(&c.args.top->io);
+		return 1;
+	}
 	if (commit_open(&c.open, c.base, &c.args.top, &c.args.base, &err) < 0)
 		return cli_error(cli, "%s", err.msg);
 	return commit_opened(cli, &c);

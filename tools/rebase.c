@@ -13,6 +13,8 @@ enum { PARALLEL = 'm', PROGRESS = CLI_LONG, DROP_EQUAL, UNTRUSTED };
 
 static const struct cmd_opt options[] = {
 	{'f', "format", "FMT", "format of the image (default: found out from its content)"},
+	CLI_OPT_IMAGE_OPTS,
+	CLI_OPT_OBJECT,
 	{'b', "backing", "FILE", "the new backing file; \"\" for none"},
 	{'F', "backing-format", "FMT", "format of the new backing file"},
 	{'B', NULL, "FMT", "the same as -F"},

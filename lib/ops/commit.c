@@ -12,23 +12,34 @@
 
 /* ---- the target ---- */
 
+/* Which file an image is in. */
+static int identify(const struct img *img, struct file_stat *fs, struct err *err)
+{
+	struct io *file = img_bottom(img);
+
+	if (!file)
+		return err_set(err, ENOTSUP, "%s: is in no file", img->io.name);
+	return file_stat(file, fs, err);
+}
+
 static bool same_file(const struct img *img, const char *path)
 {
 	struct file_stat fs;
 	struct stat st;
 
-	return io_is_file(img->file) && file_stat(img->file, &fs, NULL) == 0 &&
-	       stat(path, &st) == 0 && fs.dev == st.st_dev && fs.ino == st.st_ino;
+	return identify(img, &fs, NULL) == 0 && stat(path, &st) == 0 && fs.dev == st.st_dev &&
+	       fs.ino == st.st_ino;
 }
 
 /* Whether `name` means the backing file of img: as it is stored there, or a path to it from there. */
 static bool names_backing(const struct img *img, const char *name)
 {
+	const struct io *file = img_bottom(img);
 	CLEANUP_FREE char *path = NULL;
 
-	if (!strcmp(name, img->backing_name))
+	if (img->backing_name && !strcmp(name, img->backing_name))
 		return true;
-	return img_resolve_name(img->io.name, name, &path, NULL) == 0 &&
+	return img_resolve_name(file ? file->name : img->io.name, name, &path, NULL) == 0 &&
 	       same_file(img->backing, path);
 }
 
@@ -56,7 +67,7 @@ int commit_open(const struct img_open_args *args, const char *name, struct img *
 	int r = find_base(*top, name, &again.write_depth, base, err);
 
 	if (r == 0)
-		r = file_stat((*base)->file, &before, err);
+		r = identify(*base, &before, err);
 	/* While it is open for reading nobody may write to it, not even we. */
 	io_close(&(*top)->io);
 	*top = NULL;
@@ -66,7 +77,7 @@ int commit_open(const struct img_open_args *args, const char *name, struct img *
 		return r;
 	r = find_base(*top, name, &again.write_depth, base, err);
 	if (r == 0)
-		r = file_stat((*base)->file, &now, err);
+		r = identify(*base, &now, err);
 	if (r == 0 && (before.dev != now.dev || before.ino != now.ino))
 		r = err_set(err, EBUSY, "%s: the backing chain changes", args->path);
 	if (r < 0) {

@@ -360,22 +360,23 @@ static int run_pass(const struct rebase_args *args, bool drop, struct job *job, 
 
 /* ---- the whole ---- */
 
-static bool is_file(const struct img *img, const struct file_stat *fs)
+static bool same_file(const struct img *a, const struct img *b)
 {
-	struct file_stat other;
+	struct io *x = img_bottom(a), *y = img_bottom(b);
+	struct file_stat sx, sy;
 
-	return io_is_file(img->file) && file_stat(img->file, &other, NULL) == 0 &&
-	       other.dev == fs->dev && other.ino == fs->ino;
+	return x && y && file_stat(x, &sx, NULL) == 0 && file_stat(y, &sy, NULL) == 0 &&
+	       sx.dev == sy.dev && sx.ino == sy.ino;
 }
 
 int rebase_open_backing(const struct img *overlay, const char *name, const char *format,
 			unsigned flags, struct img **out, struct err *err)
 {
 	struct img_open_args args = {.format = format, .flags = flags};
+	const struct io *file = img_bottom(overlay);
 	CLEANUP_FREE char *path = NULL;
-	struct file_stat fs;
 	struct img *img;
-	int r = img_resolve_name(overlay->io.name, name, &path, err);
+	int r = img_resolve_name(file ? file->name : overlay->io.name, name, &path, err);
 
 	if (r < 0)
 		return r;
@@ -384,8 +385,7 @@ int rebase_open_backing(const struct img *overlay, const char *name, const char 
 	if (r < 0)
 		return r;
 	for (struct img *i = img; i; i = i->backing) {
-		if (io_is_file(overlay->file) && file_stat(overlay->file, &fs, NULL) == 0 &&
-		    is_file(i, &fs)) {
+		if (same_file(i, overlay)) {
 			io_close(&img->io);
 			return err_set(err, ELOOP, "'%s' would be in its own backing chain",
 				       overlay->io.name);

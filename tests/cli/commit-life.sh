@@ -13,7 +13,7 @@ cp base.qcow2 base.orig; cp mid.qcow2 mid.orig; cp top.qcow2 top.orig
 img commit top.qcow2
 img checksum top.qcow2 | cmp - before
 img checksum mid.qcow2 | cut -d' ' -f1 | cmp - <(cut -d' ' -f1 before)
-img map top.qcow2 | cut -c33- | sort -u
+img map --backing-chain top.qcow2 | cut -c33- | sort -u
 img commit -q top.qcow2
 
 echo '== deeper'
