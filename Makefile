@@ -161,6 +161,7 @@ $(B)/libimgkit.so: $(B)/$(SONAME)
 # ---- programs ----
 # Extra libraries of the helper programs: why they are programs of their own.
 libs_img-checksum = -lcrypto
+libs_img-dedup    = -lcrypto
 
 $(img): $(call obj,tools/main.c $(tool_src)) $(core) $(B)/.flags
 	$(call say,LD,$@)

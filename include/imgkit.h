@@ -337,6 +337,42 @@ IMGKIT_API int imgkit_sparsify(struct imgkit_image *image, unsigned workers,
 			       struct imgkit_sparsify_result *result, size_t result_size,
 			       struct imgkit_job *job, struct imgkit_err *err);
 
+enum imgkit_dedup_flags {
+	/*
+	 * Also inside the disk itself, not only between it and snapshots. When one of two sharers is
+	 * written to later, a check finds a missing flag for the other one: harmless, and mended by
+	 * IMGKIT_FIX_LEAKS.
+	 */
+	IMGKIT_DEDUP_WITHIN_DISK = 1 << 0,
+};
+
+struct imgkit_dedup_opts {
+	size_t struct_size;
+	unsigned flags; /* IMGKIT_DEDUP_... */
+	/*
+	 * A hash function, as this library has none: writes the first 16 bytes of the hash of data to
+	 * out; several threads call it. 0, or not: it failed. What has equal hashes is compared.
+	 */
+	int (*hash)(void *ctx, const void *data, size_t len, unsigned char *out);
+	void *ctx;
+};
+
+struct imgkit_dedup_result {
+	uint64_t scanned;                 /* bytes of data that were looked at */
+	uint64_t freed;                   /* bytes that were stored more than once */
+	uint64_t size_before, size_after; /* of the file */
+};
+
+/*
+ * Stores equal clusters inside the image once. The image must be open for writing, and nothing else
+ * may use it meanwhile. opts may not be NULL. -EUCLEAN: a check found errors. -ECANCELED: what is
+ * shared stays so. result is filled also after a failure. result_size: sizeof(struct
+ * imgkit_dedup_result).
+ */
+IMGKIT_API int imgkit_dedup(struct imgkit_image *image, const struct imgkit_dedup_opts *opts,
+			    struct imgkit_dedup_result *result, size_t result_size,
+			    struct imgkit_job *job, struct imgkit_err *err);
+
 struct imgkit_measure_result {
 	uint64_t required;        /* bytes of file for the data of the source */
 	uint64_t fully_allocated; /* bytes of file when all of the disk has been written to */

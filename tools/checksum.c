@@ -7,16 +7,6 @@
  */
 #include "checksum.h"
 
-#include <errno.h>
-#include <limits.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-#include <unistd.h>
-
-#include "base/bytes.h"
-#include "base/cleanup.h"
-
 static const struct cmd_opt options[] = {
 	{'f', "format", "FMT", "format of the image (default: found out from its content)"},
 	CLI_OPT_IMAGE_OPTS,
@@ -35,31 +25,9 @@ static const struct cmd_opt options[] = {
 	{0},
 };
 
-/* Beside img as it was built, or where it was installed. */
-static const char *const places[] = {"img-checksum", "../libexec/imgkit/img-checksum"};
-
 static int run(struct cli *cli)
 {
-	CLEANUP_FREE char **argv = calloc((size_t)cli->argc + 2, sizeof(char *));
-	char self[PATH_MAX], path[PATH_MAX + 64];
-	ssize_t n = readlink("/proc/self/exe", self, sizeof(self) - 1);
-	const char *slash;
-
-	if (!argv)
-		return cli_error(cli, "out of memory");
-	self[n < 0 ? 0 : n] = '\0';
-	slash = strrchr(self, '/');
-	argv[0] = (char *)(uintptr_t) "img-checksum";
-	memcpy(argv + 1, cli->argv, (size_t)cli->argc * sizeof(char *));
-	fflush(NULL);
-	for (size_t i = 0; i < ARRAY_LEN(places); i++) {
-		snprintf(path, sizeof(path), "%.*s/%s", slash ? (int)(slash - self) : 0, self,
-			 places[i]);
-		execv(path, argv);
-		if (errno != ENOENT)
-			break;
-	}
-	return cli_error(cli, "Could not start %s: %s", places[0], strerror(errno));
+	return cli_run_helper(cli, "img-checksum");
 }
 
 const struct cmd cmd_checksum = {

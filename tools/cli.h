@@ -164,6 +164,9 @@ enum object_result cli_object(struct cli *cli, const char *text);
  */
 const char *cli_new_path(const struct cli *cli, const char *name);
 
+/* Becomes the helper program `name`, which sits beside img or in libexec. Returns 1: it could not. */
+int cli_run_helper(struct cli *cli, const char *name);
+
 /* Flushes stdout and reports a write error (full disk, closed pipe): use as the last step. */
 int cli_finish_output(const struct cli *cli, int code);
 
@@ -191,6 +194,6 @@ bool progress_parse(const struct cli *cli, const char *text, enum progress_mode 
 
 extern const struct cmd cmd_create, cmd_info, cmd_check, cmd_convert, cmd_resize, cmd_snapshot,
 	cmd_map, cmd_measure, cmd_compare, cmd_checksum, cmd_compact, cmd_sparsify, cmd_amend,
-	cmd_bitmap, cmd_dd, cmd_commit, cmd_rebase;
+	cmd_bitmap, cmd_dd, cmd_commit, cmd_rebase, cmd_dedup;
 
 #endif

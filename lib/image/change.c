@@ -54,6 +54,19 @@ int img_compact(struct img *img, struct compact_result *res, struct job *job, st
 	return r < 0 ? r : leave(img, img->fmt->compact(img, res, job, err));
 }
 
+int img_dedup(struct img *img, const struct dedup_args *args, struct dedup_result *res,
+	      struct job *job, struct err *err)
+{
+	int r;
+
+	memset(res, 0, sizeof(*res));
+	if (!img->fmt->dedup)
+		return err_set(err, ENOTSUP, "%s: images of the format '%s' cannot share data",
+			       img->io.name, img->fmt->name);
+	r = img_enter(img, "dedup", err);
+	return r < 0 ? r : leave(img, img->fmt->dedup(img, args, res, job, err));
+}
+
 int img_amend(struct img *img, const struct opts *opts, unsigned flags, struct job *job,
 	      struct err *err)
 {

@@ -22,6 +22,7 @@
 #include <pthread.h>
 #include <sys/types.h>
 
+#include "base/hash.h"
 #include "base/job.h"
 #include "base/opt.h"
 #include "base/ranges.h"
@@ -163,6 +164,18 @@ struct compact_result {
 	uint64_t left;                    /* free space below the end that could not be closed */
 };
 
+struct dedup_args {
+	const struct checksum_hash *hash; /* of at least 16 bytes */
+	bool within;                      /* also share inside the disk itself, see below */
+};
+
+/* What dedup did, in bytes. */
+struct dedup_result {
+	uint64_t scanned; /* clusters of data that were looked at */
+	uint64_t freed;   /* clusters that were equal to another one, and are no more */
+	uint64_t size_before, size_after; /* of the file */
+};
+
 /* Sink for findings: one line of text each, without newline. May be called from one thread only. */
 struct check_sink {
 	void (*line)(void *ctx, const char *text);
@@ -255,6 +268,12 @@ struct format {
 	 * failure; -ECANCELED leaves a valid image, too.
 	 */
 	int (*compact)(struct img *, struct compact_result *, struct job *, struct err *);
+	/*
+	 * Makes units of data that are equal share one place, under gate (exclusive). As compact,
+	 * but a failure in the middle leaves an image that the next opening repairs.
+	 */
+	int (*dedup)(struct img *, const struct dedup_args *, struct dedup_result *, struct job *,
+		     struct err *);
 	/* Units of the file (up to its end) that the image has in use; may stop counting at limit.
 	 * NULL: the format does not know. Under gate (shared) and meta. */
 	int (*count_used)(struct img *, uint64_t limit, uint64_t *n, struct err *);
@@ -417,6 +436,15 @@ int img_bitmap_clear(struct img *img, unsigned index, struct err *err);
 int img_bitmap_set(struct img *img, unsigned index, uint64_t off, uint64_t len, struct err *err);
 int img_bitmap_read(struct img *img, unsigned index, uint64_t at, void *buf, size_t len,
 		    struct err *err);
+
+/*
+ * Shares equal units between the disk and its snapshots, and between snapshots; args->within: also
+ * inside the disk. The latter is correct at first, but when one of two sharers is written to later
+ * (by whatever program), the other one's COPIED flag is missing, which costs one copy, and checks
+ * call it an error. -ENOTSUP: the format cannot.
+ */
+int img_dedup(struct img *img, const struct dedup_args *args, struct dedup_result *res,
+	      struct job *job, struct err *err);
 
 /* Flushes everything and marks the image cleanly closed. io_close does it too, without telling. */
 int img_settle(struct img *img, struct err *err);

@@ -20,21 +20,11 @@
 #ifndef IMGKIT_OPS_CHECKSUM_H
 #define IMGKIT_OPS_CHECKSUM_H
 
+#include "base/hash.h"
 #include "base/job.h"
 #include "io/io.h"
 
 #define CHECKSUM_BLOCK 65536
-#define CHECKSUM_MAX   64 /* bytes of the longest hash */
-
-struct checksum_hash {
-	size_t len; /* bytes of the result, 1 … CHECKSUM_MAX */
-	/* A context for one thread; NULL: no memory. */
-	void *(*open)(const struct checksum_hash *);
-	void (*close)(void *ctx);
-	/* out = H(tag || data). False: it failed. */
-	bool (*digest)(void *ctx, unsigned char tag, const void *data, size_t len,
-		       unsigned char *out);
-};
 
 /*
  * The sum of all of src into out (hash->len bytes). workers 0: as many as CPUs. -ECANCELED; what

@@ -58,7 +58,8 @@ static bool judge_metadata(struct judge *j, const struct truth *t)
 	/* Version 2 has no dirty bit to announce a change of all flags. It is safe: the next write
 	 * copies what it need not. */
 	j->missing_copied++;
-	if (j->mending || (o->version == 2 && t->running && t->running->snapshot))
+	if (j->mending ||
+	    (o->version == 2 && t->running && (t->running->snapshot || t->running->flags)))
 		return true;
 	return wrong(j, "COPIED is missing %u times: %s", o->copied_missing, o->text);
 }

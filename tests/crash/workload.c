@@ -11,13 +11,16 @@
 #include "base/bytes.h"
 #include "base/opt.h"
 #include "ops/bitmap.h"
+#include "mix.h"
 #include "ops/compact.h"
+#include "ops/dedup.h"
 #include "ops/sparsify.h"
 #include "tell.h"
 
 #define SECTOR  512
 #define BACKING UINT64_C(0xb0000000) /* "number" of what the backing file holds */
 #define INITIAL UINT64_C(0xa0000000) /* of what the image holds at the beginning */
+#define TWIN    UINT64_C(0xd0000000) /* of clusters that all hold the same */
 
 /* While it runs. */
 struct runner {
@@ -215,13 +218,16 @@ static void some_sectors(struct runner *r, uint64_t *first, uint64_t *n)
 static void do_write(struct runner *r)
 {
 	struct err e = {0};
+	uint64_t per = (UINT64_C(1) << r->w->cluster_bits) / SECTOR;
+	bool twin = rng_percent(&r->rng, 20);
 	uint64_t first, n;
 	struct op *op;
 
 	some_sectors(r, &first, &n);
 	op = begin_op(r, "write", first, n);
 	for (uint64_t i = 0; i < n; i++)
-		op->value[i] = op->after[i] = (uint64_t)(r->n_done + 1) << 32 | (first + i);
+		op->value[i] = op->after[i] = twin ? TWIN << 32 | (first + i) % per
+						   : (uint64_t)(r->n_done + 1) << 32 | (first + i);
 	sectors_fill(r->buf, op->value, n);
 	issue(r);
 	must(io_pwrite(&r->img->io, r->buf, n * SECTOR, first * SECTOR, &e), &e);
@@ -492,6 +498,21 @@ static void do_compact(struct runner *r)
 	returned(r);
 }
 
+static void do_dedup(struct runner *r)
+{
+	struct dedup_result res;
+	struct err e = {0};
+	struct op *op;
+
+	if (*r->bitmap)
+		return;
+	op = begin_op(r, "dedup", 0, 0);
+	op->durable = op->rare = op->flags = true;
+	issue(r);
+	must(dedup_run(r->img, &(struct dedup_args){.hash = &mix_hash}, &res, NULL, &e), &e);
+	returned(r);
+}
+
 static void do_sparsify(struct runner *r)
 {
 	struct sparsify_result res;
@@ -524,9 +545,9 @@ static void do_one(struct runner *r)
 		unsigned weight;
 		void (*run)(struct runner *);
 	} ops[] = {
-		{28, do_write},   {8, do_zero},  {8, do_discard}, {14, do_flush}, {9, do_create},
+		{24, do_write},   {8, do_zero},  {8, do_discard}, {14, do_flush}, {9, do_create},
 		{7, do_remove},   {4, do_apply}, {3, do_resize},  {3, do_reopen}, {4, do_compact},
-		{2, do_sparsify}, {4, do_amend}, {6, do_bitmap},
+		{2, do_sparsify}, {4, do_amend}, {6, do_bitmap},  {4, do_dedup},
 	};
 	uint64_t pick = rng_below(&r->rng, 100);
 

@@ -5,7 +5,7 @@
  *
  * The disk is looked at in sectors of 512 bytes. Each write gives each sector a value that exists
  * nowhere else, 64 times in a row, so foreign data is told from old data. A value is 0 (zeros), or
- * (number << 32 | sector).
+ * (number << 32 | sector); twins, which are all equal, have the sector in their cluster instead.
  */
 #ifndef IMGKIT_TESTS_WORKLOAD_H
 #define IMGKIT_TESTS_WORKLOAD_H
@@ -37,6 +37,7 @@ struct op {
 	struct shots shots;
 	bool durable;  /* when it returns, everything is */
 	bool snapshot; /* an operation on snapshots */
+	bool flags;    /* changes COPIED flags and refcounts all over, as those do */
 	bool rare;     /* that, or a resize */
 };
 

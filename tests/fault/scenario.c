@@ -9,7 +9,9 @@
 #include <string.h>
 
 #include "base/bytes.h"
+#include "mix.h"
 #include "ops/compact.h"
+#include "ops/dedup.h"
 #include "ops/sparsify.h"
 #include "oracle.h"
 #include "tell.h"
@@ -19,6 +21,7 @@
 #define MOST    UINT64_C(700) /* that it ever has */
 #define SHOTS   4
 #define INITIAL UINT64_C(0xa000)
+#define TWIN    UINT64_C(0xe000)
 #define BACKING UINT64_C(0xb000)
 #define BELOW   UINT64_C(300) /* sectors of the backing file */
 
@@ -86,9 +89,14 @@ static const struct step amends[] = {
 	{STEP_WRITE, 99, 9}, {STEP_AMEND, 2, 0},  {STEP_DISCARD, 0, 8}, {STEP_AMEND, 3, 0},
 	{STEP_WRITE, 16, 8}, {STEP_END, 0, 0},
 };
+static const struct step dedups[] = {
+	{STEP_TWINS, 48, 64}, {STEP_CREATE, 1, 0}, {STEP_TWINS, 104, 24}, {STEP_WRITE, 56, 8},
+	{STEP_DEDUP, 0, 0},   {STEP_WRITE, 64, 8}, {STEP_TWINS, 300, 16}, {STEP_REMOVE, 1, 0},
+	{STEP_DEDUP, 0, 0},   {STEP_WRITE, 72, 8}, {STEP_END, 0, 0},
+};
 const struct script scripts[] = {
-	{"writes", writes},     {"snapshots", snapshots}, {"sizes", sizes}, {"checks", checks},
-	{"compacts", compacts}, {"amends", amends},       {NULL, NULL},
+	{"writes", writes},     {"snapshots", snapshots}, {"sizes", sizes},   {"checks", checks},
+	{"compacts", compacts}, {"dedups", dedups},       {"amends", amends}, {NULL, NULL},
 };
 
 /* ---- the subject ---- */
@@ -272,13 +280,15 @@ static void note_values(struct run *r, const struct step *s, const uint64_t *val
 
 static int do_write(struct run *r, struct step s, struct err *err)
 {
+	bool twins = s.kind == STEP_TWINS;
 	uint64_t value[MOST];
 	int code;
 
 	s = clip(r, s);
 	r->stamp++;
 	for (uint64_t i = 0; i < s.n; i++)
-		value[i] = (uint64_t)r->stamp << 32 | (s.first + i);
+		value[i] = twins ? TWIN << 32 | (s.first + i) % 8
+				 : (uint64_t)r->stamp << 32 | (s.first + i);
 	sectors_fill(r->buf, value, s.n);
 	code = io_pwrite(&r->img->io, r->buf, s.n * SECTOR, s.first * SECTOR, err);
 	note_values(r, &s, value, code);
@@ -471,6 +481,21 @@ static int do_compact(struct run *r, struct step s, struct err *err)
 	return code;
 }
 
+static int do_dedup(struct run *r, struct step s, struct err *err)
+{
+	struct dedup_result res;
+	int code = dedup_run(r->img, &(struct dedup_args){.hash = &mix_hash}, &res, NULL, err);
+
+	(void)s;
+	if (code == -ENOTSUP && !strcmp(r->im->subject->format, "raw"))
+		return 0;
+	if (code == -EUCLEAN && r->weakened && strstr(err->msg, "check -r all"))
+		return 0;
+	if (code == 0)
+		cells_durable(&r->cells);
+	return code;
+}
+
 static int do_sparsify(struct run *r, struct step s, struct err *err)
 {
 	struct sparsify_result res;
@@ -502,7 +527,8 @@ static int do_step(struct run *r, const struct step *s, struct err *err)
 		[STEP_REMOVE] = do_remove,   [STEP_RESIZE] = do_resize,
 		[STEP_CHECK] = do_check,     [STEP_REPAIR] = do_check,
 		[STEP_COMPACT] = do_compact, [STEP_SPARSIFY] = do_sparsify,
-		[STEP_AMEND] = do_amend,
+		[STEP_AMEND] = do_amend,     [STEP_DEDUP] = do_dedup,
+		[STEP_TWINS] = do_write,
 	};
 
 	return run[s->kind](r, *s, err);
@@ -539,7 +565,8 @@ static bool on_snapshots(const struct step *s)
 static int judge_and_retry(struct run *r, const struct step *s, int code, struct err *e)
 {
 	judge_error(r, s, code, e);
-	r->weakened |= on_snapshots(s) && strstr(r->im->subject->opts, "compat=0.10");
+	r->weakened |= (on_snapshots(s) || s->kind == STEP_DEDUP) &&
+		       strstr(r->im->subject->opts, "compat=0.10");
 	if (atomic_load(&r->img->broken)) {
 		judge_refusal(r);
 		return code;

@@ -35,6 +35,8 @@ enum step_kind {
 	STEP_REPAIR,
 	STEP_COMPACT,
 	STEP_SPARSIFY,
+	STEP_DEDUP,
+	STEP_TWINS, /* a write of clusters that are all equal */
 };
 
 struct step {

@@ -16,7 +16,9 @@
 
 #include "base/bytes.h"
 #include "model.h"
+#include "mix.h"
 #include "ops/compact.h"
+#include "ops/dedup.h"
 #include "ops/sparsify.h"
 #include "peer.h"
 #include "tell.h"
@@ -68,7 +70,7 @@ static void do_write(struct model *m)
 	struct err e = {0};
 
 	if (rng_percent(&m->rng, 10))
-		memset(m->buf, 0, s.len);
+		memset(m->buf, (int)rng_below(&m->rng, 3), s.len);
 	else
 		rng_fill(&m->rng, m->buf, s.len);
 	must(io_pwrite(&m->img->io, m->buf, s.len, s.off, &e), &e);
@@ -309,6 +311,14 @@ static void do_compact(struct model *m)
 	must(compact_run(m->img, &res, NULL, &e), &e);
 }
 
+static void do_dedup(struct model *m)
+{
+	struct dedup_result res;
+	struct err e = {0};
+
+	must(dedup_run(m->img, &(struct dedup_args){.hash = &mix_hash}, &res, NULL, &e), &e);
+}
+
 static void do_sparsify(struct model *m)
 {
 	struct sparsify_result res;
@@ -327,7 +337,7 @@ static const struct {
 	{20, "resize", do_resize},    {20, "snapshot", do_snapshot}, {10, "apply", do_apply},
 	{15, "remove", do_remove},    {5, "view", do_view},          {5, "reopen", do_reopen},
 	{5, "crash", do_crash},       {3, "check", do_check},        {4, "compact", do_compact},
-	{4, "sparsify", do_sparsify},
+	{4, "sparsify", do_sparsify}, {4, "dedup", do_dedup},
 };
 
 static bool trace;

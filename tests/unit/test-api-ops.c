@@ -221,6 +221,40 @@ static void test_compact(void **state)
 	imgkit_close(image);
 }
 
+static int sum_hash(void *ctx, const void *data, size_t len, unsigned char *out)
+{
+	unsigned sum = 0;
+
+	++*(unsigned *)ctx;
+	for (size_t i = 0; i < len; i++)
+		sum = sum * 31 + ((const unsigned char *)data)[i];
+	memset(out, 0, 16);
+	memcpy(out, &sum, sizeof(sum));
+	return 0;
+}
+
+static void test_dedup(void **state)
+{
+	IMGKIT_OPTS(imgkit_dedup_opts, o);
+	struct imgkit_dedup_result result;
+	struct imgkit_image *image;
+	unsigned calls = 0;
+
+	(void)state;
+	make_source("twins", "hello");
+	image = open_image("twins", IMGKIT_RDWR);
+	ok(imgkit_pwrite(image, "hello", 5, 0, &err), &err);
+	assert_int_equal(imgkit_dedup(image, &o, &result, sizeof(result), NULL, &err), -EINVAL);
+	o.hash = sum_hash;
+	o.ctx = &calls;
+	ok(imgkit_dedup(image, &o, &result, sizeof(result), NULL, &err), &err);
+	assert_true(result.scanned == 2 * 65536 && result.freed == 0 && calls == 2);
+	o.flags = IMGKIT_DEDUP_WITHIN_DISK;
+	ok(imgkit_dedup(image, &o, &result, sizeof(result), NULL, &err), &err);
+	assert_true(result.freed == 65536 && result.size_after < result.size_before);
+	imgkit_close(image);
+}
+
 static void test_sparsify(void **state)
 {
 	static const char zeros[65536];
@@ -274,6 +308,7 @@ int main(void)
 		cmocka_unit_test(test_compare),
 		cmocka_unit_test(test_check),
 		cmocka_unit_test(test_compact),
+		cmocka_unit_test(test_dedup),
 		cmocka_unit_test(test_sparsify),
 		cmocka_unit_test(test_measure),
 	};

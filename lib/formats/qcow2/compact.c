@@ -29,8 +29,6 @@
 #include <errno.h>
 #include <stdlib.h>
 
-#include "base/cleanup.h"
-
 /* A window is a 16th of the file, so that tables are walked that often, but within these bounds. */
 #define WINDOW_PART    16
 #define WINDOW_BYTES   (256 * MiB) /* at least: each window costs some flushes */
@@ -53,30 +51,6 @@ int compact_count(struct qcow2 *q, uint64_t cluster, uint64_t n, bool raise, str
 		r = qcow2_refcount_add(q, cluster, raise ? +1 : -1, err);
 		while (r < 0 && i--)
 			qcow2_refcount_add(q, cluster, raise ? -1 : +1, NULL);
-	}
-	return r;
-}
-
-static int walk_tree(struct compact *c, const be64 *l1, uint32_t n, compact_table_fn *table,
-		     qcow2_entry_fn *entry, struct err *err)
-{
-	int r = table ? table(c, l1, n, err) : 0;
-
-	return r < 0 ? r : qcow2_tree_each(c->q, l1, n, entry, c, err);
-}
-
-int compact_walk(struct compact *c, compact_table_fn *table, qcow2_entry_fn *entry, struct err *err)
-{
-	struct qcow2 *q = c->q;
-	int r = walk_tree(c, q->l1, q->h.l1_size, table, entry, err);
-
-	for (unsigned i = 0; r == 0 && i < q->h.nb_snapshots; i++) {
-		CLEANUP_FREE be64 *l1 = NULL;
-		uint32_t n;
-
-		r = qcow2_snapshot_l1(q, &q->snap_disk[i], 0, &l1, &n, err);
-		if (r == 0)
-			r = walk_tree(c, l1, n, table, entry, err);
 	}
 	return r;
 }

@@ -54,10 +54,6 @@ struct compact {
 bool compact_stopping(struct compact *c);
 /* Adds n to a refcount in memory, or, negative, takes it off. On failure nothing has changed. */
 int compact_count(struct qcow2 *q, uint64_t cluster, uint64_t n, bool raise, struct err *err);
-/* Calls table for every L1 table and entry for every L2 entry of the active tree and of snapshots. */
-typedef int compact_table_fn(struct compact *c, const be64 *l1, uint32_t n, struct err *err);
-int compact_walk(struct compact *c, compact_table_fn *table, qcow2_entry_fn *entry,
-		 struct err *err);
 
 /* ---- compact_data.c: clusters of data and L2 tables ---- */
 /* Fills the window's slots. */

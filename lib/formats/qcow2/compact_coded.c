@@ -109,7 +109,7 @@ static int collect(struct compact *c, struct err *err)
 
 	do {
 		c->n_stream = 0;
-		r = compact_walk(c, NULL, collect_entry, err);
+		r = qcow2_trees_each(c->q, NULL, collect_entry, c, err);
 		if (r == -E2BIG)
 			c->base += (c->end - c->base + 1) / 2;
 	} while (r == -E2BIG && c->base < c->end);
@@ -366,7 +366,7 @@ int compact_move_streams(struct compact *c, struct err *err)
 		if (r == 0)
 			r = count_places(c, &p, err);
 		if (r == 0)
-			r = compact_walk(c, NULL, switch_entry, err);
+			r = qcow2_trees_each(c->q, NULL, switch_entry, c, err);
 		if (r == 0) {
 			free_old(c);
 			r = qcow2_turn(&c->q->img, err);

@@ -33,8 +33,10 @@ static struct slot *note(struct compact *c, uint64_t cluster, enum cluster_kind 
 	return s;
 }
 
-static int note_table(struct compact *c, const be64 *l1, uint32_t n, struct err *err)
+static int note_table(void *ctx, const be64 *l1, uint32_t n, struct err *err)
 {
+	struct compact *c = ctx;
+
 	(void)err;
 	for (uint32_t i = 0; i < n; i++) {
 		uint64_t l2 = be64_get(l1[i]) & ENTRY_OFFSET;
@@ -64,7 +66,7 @@ static int note_entry(void *ctx, be64 *entry, uint64_t at, struct err *err)
 
 int compact_classify(struct compact *c, struct err *err)
 {
-	return compact_walk(c, note_table, note_entry, err);
+	return qcow2_trees_each(c->q, note_table, note_entry, c, err);
 }
 
 /* ---- choosing places ---- */
@@ -296,7 +298,7 @@ int compact_move_data(struct compact *c, struct err *err)
 
 	if (r < 0 || !n)
 		return r;
-	r = compact_walk(c, NULL, switch_entry, err);
+	r = qcow2_trees_each(c->q, NULL, switch_entry, c, err);
 	if (r < 0)
 		return r;
 	free_old(c);

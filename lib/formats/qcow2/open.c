@@ -441,6 +441,7 @@ const struct format qcow2_format = {
 	.info = qcow2_info,
 	.check = qcow2_check,
 	.compact = qcow2_compact,
+	.dedup = qcow2_dedup,
 	.count_used = qcow2_count_used,
 	.measure = qcow2_measure,
 	.build = qcow2_build,

@@ -279,6 +279,11 @@ typedef int qcow2_entry_fn(void *ctx, be64 *entry, uint64_t at, struct err *err)
 int qcow2_tree_each(struct qcow2 *q, const be64 *l1, uint32_t n, qcow2_entry_fn *fn, void *ctx,
 		    struct err *err);
 
+/* The same for the active tree and those of all snapshots; table sees each L1 table before. */
+typedef int qcow2_l1_fn(void *ctx, const be64 *l1, uint32_t n, struct err *err);
+int qcow2_trees_each(struct qcow2 *q, qcow2_l1_fn *table, qcow2_entry_fn *entry, void *ctx,
+		     struct err *err);
+
 /* ---- snapshot.c, snaptable.c ---- */
 extern const struct snapshot_ops qcow2_snapshot_ops;
 int qcow2_snapshots_read(struct qcow2 *q, struct err *err);
@@ -324,5 +329,9 @@ int qcow2_empty(struct img *img, struct err *err);
 
 /* ---- backing.c ---- */
 int qcow2_set_backing(struct img *img, const char *name, const char *format, struct err *err);
+
+/* ---- dedup.c ---- */
+int qcow2_dedup(struct img *img, const struct dedup_args *args, struct dedup_result *res,
+		struct job *job, struct err *err);
 
 #endif

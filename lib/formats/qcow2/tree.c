@@ -281,3 +281,27 @@ int qcow2_tree_each(struct qcow2 *q, const be64 *l1, uint32_t n, qcow2_entry_fn 
 
 	return walk_tree(&w, (be64 *)l1, n, err); /* these callbacks change nothing in it */
 }
+
+static int each_of(struct qcow2 *q, const be64 *l1, uint32_t n, qcow2_l1_fn *table,
+		   qcow2_entry_fn *entry, void *ctx, struct err *err)
+{
+	int r = table ? table(ctx, l1, n, err) : 0;
+
+	return r < 0 ? r : qcow2_tree_each(q, l1, n, entry, ctx, err);
+}
+
+int qcow2_trees_each(struct qcow2 *q, qcow2_l1_fn *table, qcow2_entry_fn *entry, void *ctx,
+		     struct err *err)
+{
+	int r = each_of(q, q->l1, q->h.l1_size, table, entry, ctx, err);
+
+	for (unsigned i = 0; r == 0 && i < q->h.nb_snapshots; i++) {
+		CLEANUP_FREE be64 *l1 = NULL;
+		uint32_t n;
+
+		r = qcow2_snapshot_l1(q, &q->snap_disk[i], 0, &l1, &n, err);
+		if (r == 0)
+			r = each_of(q, l1, n, table, entry, ctx, err);
+	}
+	return r;
+}
