@@ -233,12 +233,22 @@ static const struct cmd_opt *find_long(const struct cmd *cmd, const char *name, 
 	return ambiguous ? NULL : found;
 }
 
+/* --progress is a flag to qemu-img 10; to us it may be followed by a mode. */
+static bool takes_no_mode(const struct cli *cli, const struct cmd_opt *o)
+{
+	enum progress_mode mode;
+
+	return o->name && strcmp(o->name, "progress") == 0 &&
+	       (cli->pos >= cli->argc || !progress_mode_find(cli->argv[cli->pos], &mode));
+}
+
 static int next_long(struct cli *cli, char *text)
 {
 	char *name = text + 2, *eq = strchr(name, '=');
 	size_t len = eq ? (size_t)(eq - name) : strlen(name);
 	const struct cmd_opt *o = find_long(cli->cmd, name, len);
 
+	static char auto_mode[] = "auto";
 	bool untrusted = o && o->name && strcmp(o->name, "untrusted") == 0;
 
 	if (!o || (eq && !o->arg && !untrusted))
@@ -250,7 +260,9 @@ static int next_long(struct cli *cli, char *text)
 		return CLI_EXIT;
 	}
 	cli->arg = NULL;
-	if (o->arg) {
+	if (!eq && takes_no_mode(cli, o)) {
+		cli->arg = auto_mode;
+	} else if (o->arg) {
 		cli->arg = eq ? eq + 1 : cli->pos < cli->argc ? cli->argv[cli->pos++] : NULL;
 		if (!cli->arg)
 			return bad_option(cli, "missing argument for option", text);
@@ -387,8 +399,10 @@ void cli_help(const struct cli *cli)
 	}
 	printf("Usage: %s %s [OPTIONS] %s\n%s.\n\nOptions:\n", cli->prog, cmd->name, cmd->args,
 	       cmd->summary);
-	for (const struct cmd_opt *o = cmd->opts; o->id; o++)
-		print_option(o);
+	for (const struct cmd_opt *o = cmd->opts; o->id; o++) {
+		if (o->help)
+			print_option(o);
+	}
 	print_option(&help_opt);
 	printf("\nExit status: %s.\n", cmd->exit_codes ? cmd->exit_codes : "0 success, 1 error");
 }

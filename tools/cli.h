@@ -22,7 +22,7 @@ struct cmd_opt {
 	int id;
 	const char *name; /* long name without dashes, or NULL */
 	const char *arg;  /* metavariable, or NULL: a flag */
-	const char *help; /* one line */
+	const char *help; /* one line; NULL: another name that qemu-img 10 has, not listed */
 };
 #define CLI_LONG 256
 
@@ -189,7 +189,8 @@ struct progress *progress_start(const struct cli *cli, enum progress_mode mode, 
 				struct job *job);
 /* Ends the display (ok: at 100 %). Returns the signal that cancelled the job, or 0. */
 int progress_stop(struct progress *p, bool ok);
-/* Parses the argument of --progress=json|plain|auto|none. */
+/* Parses the argument of --progress=json|plain|auto|none; find says nothing when it is none. */
+bool progress_mode_find(const char *text, enum progress_mode *mode);
 bool progress_parse(const struct cli *cli, const char *text, enum progress_mode *mode);
 
 extern const struct cmd cmd_create, cmd_info, cmd_check, cmd_convert, cmd_resize, cmd_snapshot,

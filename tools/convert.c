@@ -63,6 +63,11 @@ static const struct cmd_opt options[] = {
 	{'p', "progress-bar", NULL, "show progress"},
 	{PROGRESS, "progress", "MODE", "the same, in this way: auto, plain, json or none"},
 	{'q', "quiet", NULL, "print errors only"},
+	{CLI_IMAGE_OPTS, "source-image-opts", NULL, NULL},
+	{'o', "target-format-options", "OPTS", NULL},
+	{'t', "target-cache", "CACHE", NULL},
+	{'b', "backing", "FILE", NULL},
+	{'F', "backing-format", "FMT", NULL},
 	{0},
 };
 

@@ -95,6 +95,8 @@ static void print_syntax(const struct cmd *cmd)
 {
 	printf("  %s", cmd->name);
 	for (const struct cmd_opt *o = cmd->opts; o->id; o++) {
+		if (!o->help)
+			continue;
 		if (o->id < CLI_LONG)
 			printf(" [-%c%s%s]", o->id, o->arg ? " " : "", o->arg ? o->arg : "");
 		else
@@ -162,8 +164,10 @@ static void print_completion_data(void)
 		const struct cmd *cmd = commands[i];
 
 		printf("command\t%s\t%s\t%s\n", cmd->name, cmd->args, cmd->summary);
-		for (const struct cmd_opt *o = cmd->opts; o->id; o++)
-			print_option_data(cmd, o);
+		for (const struct cmd_opt *o = cmd->opts; o->id; o++) {
+			if (o->help)
+				print_option_data(cmd, o);
+		}
 	}
 	for (unsigned i = 0; formats[i]; i++) {
 		printf("format\t%s\t%s\n", formats[i]->name, formats[i]->summary);

@@ -22,6 +22,9 @@ static const struct cmd_opt options[] = {
 	{OUTPUT, "output", "human|json", "how to print the result"},
 	{'U', "force-share", NULL, "measure an image that another process has open for writing"},
 	{UNTRUSTED, "untrusted", NULL, "open no file but those named here; never guess raw"},
+	{'f', "source-format", "FMT", NULL},
+	{CLI_IMAGE_OPTS, "source-image-opts", NULL, NULL},
+	{'o', "target-format-options", "OPTS", NULL},
 	{0},
 };
 

@@ -312,7 +312,7 @@ int progress_stop(struct progress *p, bool ok)
 	return sig;
 }
 
-bool progress_parse(const struct cli *cli, const char *text, enum progress_mode *mode)
+bool progress_mode_find(const char *text, enum progress_mode *mode)
 {
 	static const struct {
 		const char *name;
@@ -330,6 +330,13 @@ bool progress_parse(const struct cli *cli, const char *text, enum progress_mode 
 			return true;
 		}
 	}
+	return false;
+}
+
+bool progress_parse(const struct cli *cli, const char *text, enum progress_mode *mode)
+{
+	if (progress_mode_find(text, mode))
+		return true;
 	cli_error(cli, "--progress must be auto, plain, json or none");
 	return false;
 }

@@ -26,15 +26,16 @@ int err_sys(struct err *err, int code, const char *fmt, ...)
 	if (err) {
 		va_list ap;
 		char buf[64];
-		size_t n;
+		const char *why = strerror_r(code, buf, sizeof(buf));
+		/* A long file name must not push out what is wrong with it. */
+		size_t n, room = sizeof(err->msg) - strlen(why) - 2;
 
 		err->code = code;
 		va_start(ap, fmt);
-		vsnprintf(err->msg, sizeof(err->msg), fmt, ap);
+		vsnprintf(err->msg, room, fmt, ap);
 		va_end(ap);
 		n = strlen(err->msg);
-		snprintf(err->msg + n, sizeof(err->msg) - n, ": %s",
-			 strerror_r(code, buf, sizeof(buf)));
+		snprintf(err->msg + n, sizeof(err->msg) - n, ": %s", why);
 	}
 	return -code;
 }

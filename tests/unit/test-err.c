@@ -25,6 +25,20 @@ static void sys_appends_reason(void **state)
 	assert_int_equal(err_sys(NULL, ENOSPC, "x"), -ENOSPC);
 }
 
+static void long_text_keeps_reason(void **state)
+{
+	char name[1024];
+	struct err e = {0};
+	const char *why = ": File name too long";
+
+	(void)state;
+	memset(name, 'a', sizeof(name));
+	name[sizeof(name) - 1] = '\0';
+	assert_int_equal(err_sys(&e, ENAMETOOLONG, "Could not open '%s'", name), -ENAMETOOLONG);
+	assert_int_equal(strlen(e.msg), sizeof(e.msg) - 1);
+	assert_string_equal(e.msg + strlen(e.msg) - strlen(why), why);
+}
+
 static void context_goes_in_front(void **state)
 {
 	struct err e = {0};
@@ -84,6 +98,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(set_keeps_code_and_text),
 		cmocka_unit_test(sys_appends_reason),
+		cmocka_unit_test(long_text_keeps_reason),
 		cmocka_unit_test(context_goes_in_front),
 		cmocka_unit_test(corrupt_names_file_and_offset),
 		cmocka_unit_test(nomem_says_how_much),
