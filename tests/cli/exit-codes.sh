@@ -37,7 +37,7 @@ img convert -c -O qcow2 disk.raw coded.qcow2
 at=$(be64 coded.qcow2 40); at=$(($(be64 coded.qcow2 "$at") & 0xfffffffffffe00))
 put coded.qcow2 $(($(be64 coded.qcow2 $at) & 0x3fffffffffffff)) '\377\377\377\377'
 try img compare disk.raw coded.qcow2
-for c in create info convert resize amend dd snapshot map measure checksum; do try img $c; done
+for c in create info convert resize amend dd bench snapshot map measure checksum; do try img $c; done
 try img
 try img nonsense
 try img --help
