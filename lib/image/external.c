@@ -131,7 +131,7 @@ int img_absent_data(struct img *img, struct err *err)
 
 int img_open_data(struct img *img, const struct img_open_args *args, struct err *err)
 {
-	unsigned flags = img_file_flags(img->open_flags);
+	unsigned flags = img_file_flags(img->open_flags) | FILE_DATA;
 	CLEANUP_FREE char *path = NULL;
 	const char *allowed;
 	struct io *data;

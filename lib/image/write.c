@@ -120,6 +120,7 @@ static int write_composed(struct img *img, const struct placement *p, uint64_t u
 			  const unsigned char *data, struct err *err)
 {
 	uint64_t from = max_u64(p->off, unit), to = min_u64(p->off + p->len, unit + img->unit);
+	uint64_t len = img->unit;
 	CLEANUP_FREE unsigned char *buf = malloc(img->unit);
 	int r;
 
@@ -131,7 +132,10 @@ static int write_composed(struct img *img, const struct placement *p, uint64_t u
 	if (r < 0)
 		return r;
 	memcpy(buf + (from - unit), data + (from - p->off), to - from);
-	return io_pwrite(img->data, buf, img->unit, p->host + (unit - p->start), err);
+	/* A data file of its own ends where the disk does. */
+	if (img->data != img->file)
+		len = min_u64(len, io_size(&img->io) - unit);
+	return io_pwrite(img->data, buf, len, p->host + (unit - p->start), err);
 }
 
 /* Data for new space: a head unit, whole units, a tail unit; head and tail may be the same. */

@@ -27,6 +27,7 @@ enum {
 	FILE_NOFOLLOW = 1 << 7,    /* fail on a symbolic link */
 	FILE_SHARE_WRITE = 1 << 8, /* reader beside whom others may write */
 	FILE_KEEP_SPACE = 1 << 9,  /* never free space: discard does nothing */
+	FILE_DATA = 1 << 10,       /* an image's external data file: others may write, not resize */
 };
 
 /*

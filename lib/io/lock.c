@@ -93,6 +93,8 @@ int file_lock(int fd, const char *path, unsigned flags, struct err *err)
 		use |= 1u << PERM_WRITE | 1u << PERM_RESIZE;
 	else if (flags & FILE_SHARE_WRITE)
 		deny = 0;
+	if (flags & FILE_DATA)
+		deny &= 1u << PERM_RESIZE;
 
 	r = lock_bytes(fd, path, BYTE_IN_USE, use, err);
 	if (r == 0)
