@@ -264,8 +264,8 @@ static bool take_option(struct cli *cli, struct bitmap_cmd *c, int id)
 static int run(struct cli *cli)
 {
 	struct bitmap_cmd c = {
-		.open = {.flags = IMG_NO_BACKING},
-		.source = {.flags = IMG_NO_BACKING},
+		.open = {.flags = IMG_NO_BACKING | IMG_NO_DATA},
+		.source = {.flags = IMG_NO_BACKING | IMG_NO_DATA},
 	};
 	int id, code = 0;
 

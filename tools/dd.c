@@ -24,6 +24,7 @@ static const struct cmd_opt options[] = {
 	{FORCE, "force", NULL, "replace an output that exists and is not empty"},
 	{'U', "force-share", NULL, "read an input that another process may be writing"},
 	{UNTRUSTED, "untrusted", NULL, "open no file but those named here; never guess raw"},
+	CLI_OPT_EXTERNAL,
 	{'p', "progress-bar", NULL, "show progress"},
 	{PROGRESS, "progress", "MODE", "the same, in this way: auto, plain, json or none"},
 	{0},

@@ -135,6 +135,8 @@ static int check_plan(const struct conversion *c, struct err *err)
 {
 	const char *prealloc = opts_get(&c->plan.format_opts, "preallocation");
 
+	if (c->plan.data_path && c->req->pipe)
+		return err_set(err, ENOTSUP, "A stream cannot have an external data file");
 	if (!c->copy.compress)
 		return 0;
 	if (c->plan.data_path)

@@ -288,6 +288,10 @@ static int may_dedup(struct qcow2 *q, const struct checksum_hash *hash, struct e
 {
 	if (q->unreadable)
 		return err_set(err, ENOTSUP, "%s: %s", q->img.io.name, q->unreadable_why);
+	if (qcow2_has_data_file(q))
+		return err_set(err, ENOTSUP,
+			       "%s: the clusters of an external data file cannot be shared",
+			       q->img.io.name);
 	if (hash->len < DEDUP_KEY)
 		return err_set(err, EINVAL, "the hash function is too short");
 	if (q->h.autoclear & AUTOCLEAR_BITMAPS)

@@ -60,6 +60,7 @@ void header_free(struct header *h)
 	free(h->backing_name);
 	free(h->backing_format);
 	free(h->data_file);
+	free(h->names.data);
 	memset(h, 0, sizeof(*h));
 }
 
@@ -231,6 +232,20 @@ static int keep_text(struct io *file, char **out, const char *what, uint64_t at,
 	return *out ? 0 : err_nomem(err, len, what);
 }
 
+/* Somebody's names for bits that are unknown here must not get lost. Of several the last counts. */
+static int keep_names(struct header *h, const unsigned char *data, uint32_t len, struct err *err)
+{
+	unsigned char *copy = malloc(len ? len : 1);
+
+	if (!copy)
+		return err_nomem(err, len, "the feature name table");
+	memcpy(copy, data, len);
+	free(h->names.data);
+	h->names = (struct header_ext){.type = EXT_TYPE_FEATURES, .len = len, .data = copy};
+	h->has_features = true;
+	return 0;
+}
+
 static int decode_ext(struct io *file, struct header *h, uint32_t type, const unsigned char *data,
 		      uint32_t len, uint64_t at, struct err *err)
 {
@@ -243,8 +258,7 @@ static int decode_ext(struct io *file, struct header *h, uint32_t type, const un
 	case EXT_TYPE_DATAFILE:
 		return keep_text(file, &h->data_file, "data file", at, data, len, err);
 	case EXT_TYPE_FEATURES:
-		h->has_features = true;
-		return 0;
+		return keep_names(h, data, len, err);
 	default:
 		return keep_ext(h, type, data, len, err);
 	}
@@ -447,7 +461,9 @@ static void put_exts(struct writer *w, const struct header *h)
 	for (unsigned i = 0; i < h->n_ext; i++)
 		if (h->ext[i].type == EXT_TYPE_CRYPTO)
 			put_ext(w, h->ext[i].type, h->ext[i].data, h->ext[i].len);
-	if (h->has_features)
+	if (h->has_features && h->names.data)
+		put_ext(w, EXT_TYPE_FEATURES, h->names.data, h->names.len);
+	else if (h->has_features)
 		put_ext(w, EXT_TYPE_FEATURES, feature_names, sizeof(feature_names));
 	for (unsigned i = 0; i < h->n_ext; i++)
 		if (h->ext[i].type != EXT_TYPE_CRYPTO)
@@ -499,7 +515,7 @@ size_t header_bytes(const struct header *h)
 	if (h->data_file)
 		n += ext_bytes(strlen(h->data_file));
 	if (h->has_features)
-		n += ext_bytes(sizeof(feature_names));
+		n += ext_bytes(h->names.data ? h->names.len : sizeof(feature_names));
 	for (unsigned i = 0; i < h->n_ext; i++)
 		n += ext_bytes(h->ext[i].len);
 	return n;

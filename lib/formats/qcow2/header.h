@@ -29,11 +29,12 @@ struct header {
 	uint8_t compression;    /* COMPRESSION_… */
 	unsigned char *unknown; /* owned: header bytes from 112 to header_length, kept verbatim */
 
-	char *backing_name;     /* owned; NULL: none */
-	char *backing_format;   /* owned; NULL: not stored */
-	char *data_file;        /* owned; name in the data file extension, NULL: none */
-	bool has_features;      /* the file carries a feature name table */
-	struct header_ext *ext; /* owned: bitmaps, crypto, unknown ones, in file order */
+	char *backing_name;      /* owned; NULL: none */
+	char *backing_format;    /* owned; NULL: not stored */
+	char *data_file;         /* owned; name in the data file extension, NULL: none */
+	bool has_features;       /* the file carries a feature name table */
+	struct header_ext names; /* it, as found; data NULL: encode writes the peer's */
+	struct header_ext *ext;  /* owned: bitmaps, crypto, unknown ones, in file order */
 	unsigned n_ext;
 };
 

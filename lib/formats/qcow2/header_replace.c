@@ -162,6 +162,7 @@ static int write_names(struct change *c, struct err *err)
 	if (!c->q->h.has_features)
 		return 0;
 	only.has_features = true;
+	only.names = c->q->h.names;            /* borrowed */
 	r = header_encode(&only, c->old, err); /* entry, names, end of the list */
 	if (r == 0)
 		r = io_pwrite(file, c->old + sizeof(struct disk_header) + sizeof(struct disk_ext),
