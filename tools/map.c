@@ -5,8 +5,11 @@
 #include <errno.h>
 #include <inttypes.h>
 #include <stdio.h>
+#include <string.h>
 
+#include "base/bytes.h"
 #include "cli.h"
+#include "picture.h"
 
 enum { OUTPUT = CLI_LONG, CHAIN, UNTRUSTED };
 
@@ -17,7 +20,8 @@ static const struct cmd_opt options[] = {
 	{CHAIN, "backing-chain", NULL, "also look into the backing file, its backing file, …"},
 	{'s', "start-offset", "OFFSET", "where to begin"},
 	{'l', "max-length", "LENGTH", "how much of the disk to look at"},
-	{OUTPUT, "output", "human|json", "how to print it"},
+	{OUTPUT, "output", "human|json|bar|svg|html",
+	 "how to print it: bar is for terminals, svg and html are pictures"},
 	{'U', "force-share", NULL, "look at an image that another process has open for writing"},
 	{UNTRUSTED, "untrusted", NULL, "open no file but those named here; never guess raw"},
 	{0},
@@ -27,6 +31,18 @@ struct map_cmd {
 	struct img_open_args open;
 	uint64_t start, length;
 	bool json;
+	const struct drawing *drawing; /* NULL: none, a list */
+};
+
+/* Outputs that are pictures. The peer has none. */
+static const struct drawing {
+	const char *name;
+	unsigned cells;
+	void (*draw)(const struct cli *, const struct img *, const struct picture *);
+} drawings[] = {
+	{"bar", PICTURE_BAR, picture_bar},
+	{"svg", PICTURE_CELLS, picture_svg},
+	{"html", PICTURE_CELLS, picture_html},
 };
 
 struct printer {
@@ -89,9 +105,41 @@ static int print_human(void *ctx, const struct map_entry *e)
 	return check_output(p);
 }
 
+static uint64_t end_of(const struct map_cmd *c)
+{
+	return c->length > UINT64_MAX - c->start ? UINT64_MAX : c->start + c->length;
+}
+
+static int draw(const struct cli *cli, const struct map_cmd *c, struct img *img)
+{
+	struct picture p = {0};
+	struct err err = {0};
+	int r = picture_take(img, c->start, end_of(c), c->drawing->cells, &p, &err);
+
+	if (r == 0)
+		c->drawing->draw(cli, img, &p);
+	picture_free(&p);
+	return r < 0 ? cli_error(cli, "%s", err.msg) : cli_finish_output(cli, 0);
+}
+
+static bool parse_output(const struct cli *cli, const char *text, struct map_cmd *c)
+{
+	if (cli->peer)
+		return cli_output(cli, text, &c->json);
+	for (size_t i = 0; i < ARRAY_LEN(drawings); i++)
+		if (strcmp(text, drawings[i].name) == 0)
+			c->drawing = &drawings[i];
+	c->json = strcmp(text, "json") == 0;
+	if (!c->drawing && !c->json && strcmp(text, "human") != 0) {
+		cli_error(cli, "--output must be human, json, bar, svg or html");
+		return false;
+	}
+	return true;
+}
+
 static int print(const struct cli *cli, const struct map_cmd *c, struct img *img)
 {
-	uint64_t end = c->length > UINT64_MAX - c->start ? UINT64_MAX : c->start + c->length;
+	uint64_t end = end_of(c);
 	struct printer p = {.cli = cli};
 	struct err err = {0};
 	int r;
@@ -167,12 +215,12 @@ static int run(struct cli *cli)
 	}
 	if (args != 1)
 		return cli_usage(cli, "Expecting one image file name");
-	if (output && !cli_output(cli, output, &c.json))
+	if (output && !parse_output(cli, output, &c))
 		return 1;
 	img = cli_open(cli, &c.open);
 	if (!img)
 		return 1;
-	code = print(cli, &c, img);
+	code = c.drawing ? draw(cli, &c, img) : print(cli, &c, img);
 	io_close(&img->io);
 	return code;
 }
