@@ -17,11 +17,13 @@
 #include "ops/convert.h"
 
 enum {
-	FORCE = CLI_LONG,
+	BITMAPS = CLI_LONG,
+	FORCE,
 	LEVEL,
 	OUTPUT,
 	PROGRESS,
 	SALVAGE,
+	SKIP_BROKEN,
 	TARGET_IMAGE_OPTS,
 	TARGET_IS_ZERO,
 	UNTRUSTED,
@@ -44,6 +46,8 @@ static const struct cmd_opt options[] = {
 	{'B', NULL, "FILE", "the same as -b"},
 	{'F', "target-backing-format", "FMT", "format of the target's backing file"},
 	{'l', "snapshot", "SNAPSHOT", "copy an internal snapshot of the source (id or name)"},
+	{BITMAPS, "bitmaps", NULL, "copy the persistent bitmaps of the source, too"},
+	{SKIP_BROKEN, "skip-broken-bitmaps", NULL, "with --bitmaps: but for inconsistent ones"},
 	{'S', "sparse-size", "SIZE", "shortest run of zeros that becomes a hole (4k; 0: none)"},
 	{'n', "no-create", NULL, "write into a target that exists already"},
 	{TARGET_IS_ZERO, "target-is-zero", NULL, "with -n: the target reads as zeros"},
@@ -228,6 +232,12 @@ static bool parse_option(struct cli *cli, struct convert_cmd *c, int id)
 	case 'l':
 		c->snapshot = cli->arg;
 		return true;
+	case BITMAPS:
+		c->req.bitmaps = true;
+		return true;
+	case SKIP_BROKEN:
+		c->req.skip_broken_bitmaps = true;
+		return true;
 	case 'n':
 		c->in_place = true;
 		return true;
@@ -285,6 +295,8 @@ static bool validate(const struct cli *cli, struct convert_cmd *c)
 		return false;
 	if ((copy->level || copy->narrow) && !copy->compress)
 		return conflict(cli, "--compression-level and --compression-window need -c");
+	if (c->req.skip_broken_bitmaps && !c->req.bitmaps)
+		return conflict(cli, "Use of --skip-broken-bitmaps requires --bitmaps");
 	if (c->target_opts && !c->in_place)
 		return conflict(cli, "--target-image-opts requires use of -n flag");
 	if (c->req.dst_is_zero && !c->in_place)
@@ -297,6 +309,8 @@ static bool validate(const struct cli *cli, struct convert_cmd *c)
 		return conflict(cli, "-o has no effect when skipping image creation");
 	if (c->in_place && c->req.backing && !cli->peer)
 		return conflict(cli, "-b has no effect when skipping image creation");
+	if (c->req.bitmaps && c->n_args > 1)
+		return conflict(cli, "Copying bitmaps only possible with single source");
 	if (c->snapshot && c->n_args > 1)
 		return conflict(cli, "No support for concatenating multiple snapshot");
 	if (!format_find(c->req.format)) {
@@ -381,6 +395,14 @@ static bool open_stdin(const struct cli *cli, struct convert_cmd *c)
 	return true;
 }
 
+static bool load_bitmaps(const struct cli *cli, struct img *img)
+{
+	struct err err = {0};
+	unsigned n;
+
+	return img_bitmaps(img, &n, &err) == 0 || conflict(cli, err.msg);
+}
+
 static bool open_sources(const struct cli *cli, struct convert_cmd *c)
 {
 	c->src = calloc(c->n_args, sizeof(struct img *));
@@ -406,6 +428,9 @@ static bool open_sources(const struct cli *cli, struct convert_cmd *c)
 		c->n_src++;
 	}
 	c->req.n_src = c->n_src;
+	/* A view of a snapshot may be of another size than the bitmaps. */
+	if (c->req.bitmaps && c->n_src && !load_bitmaps(cli, c->src[0]))
+		return false;
 	return c->in || !c->snapshot || cli_view_snapshot(cli, c->src[0], c->snapshot);
 }
 
@@ -523,7 +548,13 @@ static int convert_opened(struct cli *cli, struct convert_cmd *c)
 	sig = progress_stop(progress, r == 0);
 	if (r < 0 && sig)
 		return cli_interrupted(cli, sig);
-	return r < 0 ? cli_error(cli, "%s", err.msg) : 0;
+	if (r < 0)
+		cli_error(cli, "%s", err.msg);
+	if (r == -ESTALE)
+		fprintf(stderr,
+			"Try --skip-broken-bitmaps, or use '%s bitmap --remove' to delete it\n",
+			cli->prog);
+	return r < 0;
 }
 
 static void close_all(struct convert_cmd *c)

@@ -125,6 +125,8 @@ struct bitmap {
 struct bitmap_ops {
 	/* Whether this image can have bitmaps. */
 	bool (*supported)(const struct img *);
+	/* Whether a new one with these options could. */
+	bool (*creatable)(const struct opts *opts);
 	int (*load)(struct img *, unsigned *n, struct err *);
 	void (*get)(struct img *, unsigned index, struct bitmap *);
 	/* Durable on return; -EFBIG: too many, or too large. */
@@ -139,12 +141,24 @@ struct bitmap_ops {
 	int (*read)(struct img *, unsigned index, uint64_t at, void *buf, size_t len, struct err *);
 };
 
+/* A bitmap that a new image is to have; borrowed until the build is closed. */
+struct create_bitmap {
+	const char *name;
+	uint64_t granularity; /* bytes */
+	bool enabled;
+	/* Bytes [at, at+len) of its bits, as bitmap_ops.read has them; the same whenever asked. */
+	int (*read)(void *ctx, uint64_t at, void *buf, size_t len, struct err *);
+	void *ctx;
+};
+
 struct create_args {
 	uint64_t size;              /* bytes, virtual */
 	const char *backing;        /* name to store, or NULL */
 	const char *backing_format; /* format to store, or NULL */
 	const struct opts *opts;    /* values for the format's create_opts; NULL: all defaults */
 	struct io *data;            /* borrowed: new external data file; NULL: none */
+	const struct create_bitmap *bitmaps; /* for formats that can have them */
+	unsigned n_bitmaps;
 };
 
 /* What check found; counters as `qemu-img check` counts them. */

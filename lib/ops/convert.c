@@ -22,6 +22,7 @@
 #include "base/cleanup.h"
 #include "io/file.h"
 #include "io/window.h"
+#include "ops/convert_bitmaps.h"
 
 struct conversion {
 	const struct convert_request *req;
@@ -31,6 +32,7 @@ struct conversion {
 	struct io *window; /* owned: a part of that */
 	struct create_plan plan;
 	bool planned;
+	struct convert_bitmaps bitmaps;
 };
 
 /* ---- sources ---- */
@@ -213,6 +215,8 @@ static int begin_build(struct conversion *c, struct io *file, unsigned flags, st
 		.backing_format = c->plan.backing_format,
 		.opts = &c->plan.format_opts,
 		.data = c->plan.data ? target_io(c->plan.data) : NULL,
+		.bitmaps = c->bitmaps.v,
+		.n_bitmaps = c->bitmaps.n,
 	};
 
 	return c->plan.fmt->build(file, &args, flags, b, err);
@@ -338,11 +342,20 @@ static int to_pipe(struct conversion *c, struct err *err)
 	return copy_to(c, b, err);
 }
 
+static int no_bitmaps(const struct format *fmt, struct err *err)
+{
+	return err_set(err, ENOTSUP, "Format driver '%s' does not support bitmaps", fmt->name);
+}
+
 static int to_new_image(struct conversion *c, struct err *err)
 {
 	struct opts opts = {0};
 	int r = plan_image(c, &opts, err);
+	const struct format *fmt = c->plan.fmt;
 
+	if (r == 0 && c->req->bitmaps &&
+	    (!fmt->bitmaps || !fmt->bitmaps->creatable(&c->plan.format_opts)))
+		r = no_bitmaps(fmt, err);
 	if (r == 0)
 		r = plan_layer(c, err);
 	if (r == 0)
@@ -366,7 +379,11 @@ static int to_existing(struct conversion *c, struct err *err)
 		return err_set(err, EINVAL, "output file is smaller than input file");
 	c->copy.dst = &dst->io;
 	c->copy.dst_zero = c->req->dst_is_zero;
+	if (c->req->bitmaps && !img_has_bitmaps(dst))
+		return no_bitmaps(dst->fmt, err);
 	r = copy_run(&c->copy, c->job, err);
+	if (r == 0 && c->req->bitmaps)
+		r = convert_bitmaps_add(&c->bitmaps, c->req->src[0], dst, err);
 	return r < 0 ? r : img_settle(dst, err);
 }
 
@@ -377,6 +394,8 @@ int convert(const struct convert_request *req, struct job *job, struct err *err)
 
 	if (r == 0)
 		r = join_sources(&c, err);
+	if (r == 0 && req->bitmaps)
+		r = convert_bitmaps_find(req, &c.bitmaps, err);
 	if (r == 0)
 		r = cut_sources(&c, err);
 	if (r == 0)
@@ -385,5 +404,6 @@ int convert(const struct convert_request *req, struct job *job, struct err *err)
 		create_plan_free(&c.plan);
 	io_close(c.window);
 	io_close(c.joined);
+	convert_bitmaps_free(&c.bitmaps);
 	return r;
 }

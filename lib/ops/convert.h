@@ -33,12 +33,15 @@ struct convert_request {
 	unsigned backing_flags;
 	const char *not_made; /* what to say of a failure; NULL: "error while converting" */
 
+	/* Copy the bitmaps of the one source as well; without the inconsistent ones, or refuse. */
+	bool bitmaps, skip_broken_bitmaps;
+
 	/* src, layer, backing_size, build, dst and dst_zero are filled in. */
 	struct copy_args copy;
 };
 
 /*
- * -EINVAL: source and target are the same, or what was asked for does not fit together. Other
+ * -ESTALE: a bitmap is inconsistent. -EINVAL: source and target are the same, or what was asked for does not fit together. Other
  * errors as of create_prepare, target_open and copy_run. job->cancelled: -ECANCELED. After an error
  * a new target is not there; an existing one (dst, a device) is half written.
  */

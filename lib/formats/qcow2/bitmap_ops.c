@@ -14,6 +14,13 @@ static bool ops_supported(const struct img *img)
 	return q->h.version >= 3;
 }
 
+static bool ops_creatable(const struct opts *opts)
+{
+	const char *compat = opts_get(opts, "compat");
+
+	return !compat || (strcmp(compat, "0.10") != 0 && strcmp(compat, "v2") != 0);
+}
+
 static int ops_load(struct img *img, unsigned *n, struct err *err)
 {
 	struct qcow2 *q = qcow2_of(img);
@@ -274,6 +281,7 @@ static int ops_read(struct img *img, unsigned index, uint64_t at, void *buf, siz
 
 const struct bitmap_ops qcow2_bitmap_ops = {
 	.supported = ops_supported,
+	.creatable = ops_creatable,
 	.load = ops_load,
 	.get = ops_get,
 	.add = ops_add,

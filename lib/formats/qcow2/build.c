@@ -218,6 +218,9 @@ static int qbuild_finish(struct build *b, struct err *err)
 			       "%s: the image needs %" PRIu64 " bytes, the device has %" PRIu64,
 			       file->name, l.end, io_size(file));
 	set_header(q, &l);
+	r = qbuild_bitmaps_place(q, &l, err);
+	if (r < 0)
+		return r;
 	b->data_start = b->two_pass ? l.data_start : 0;
 	/* A stream wants it first. Otherwise the file is no qcow2 image before it is whole. */
 	if (file->caps & IO_STREAM)
@@ -239,6 +242,7 @@ static void qbuild_close(struct build *b)
 
 	l2_tables_free(&q->l2);
 	data_refs_free(&q->refs);
+	qbuild_bitmaps_free(q);
 	header_free(&q->h);
 	free(q);
 }
@@ -325,7 +329,9 @@ int qcow2_build(struct io *file, const struct create_args *args, unsigned flags,
 		   q->cluster);
 	if (q->external)
 		q->build.data = args->data;
-	r = start(q, flags, err);
+	r = qbuild_bitmaps_begin(q, args, err);
+	if (r == 0)
+		r = start(q, flags, err);
 	if (r < 0) {
 		build_close(&q->build);
 		return r;

@@ -2,15 +2,15 @@
 /*
  * Making qcow2 images offline; see image/build.h for the contract.
  *
- *	normal          header, data, refcount table, refcount blocks, L1, L2 tables
- *	empty, stream   header, refcount table, refcount blocks, L1, L2 tables, data
+ *	normal          header, data, refcount table, refcount blocks, L1, L2 tables, bitmaps
+ *	empty, stream   header, refcount table, refcount blocks, L1, L2 tables, bitmaps, data
  *	preallocated    the same, and every L2 entry is there from the beginning
  *	data file       as empty; the data is elsewhere, at its guest offsets
  */
 #ifndef IMGKIT_QCOW2_BUILD_H
 #define IMGKIT_QCOW2_BUILD_H
 
-#include "formats/qcow2/header.h"
+#include "formats/qcow2/bitmaps.h"
 #include "image/build.h"
 
 extern const struct opt qcow2_create_opts[];
@@ -76,6 +76,23 @@ int data_refs_prepare(struct data_refs *refs, uint64_t first, uint64_t n, struct
 void data_refs_add(struct data_refs *refs, uint64_t cluster);
 uint64_t data_refs_get(const struct data_refs *refs, uint64_t cluster);
 
+/* A bitmap of the new image. */
+struct qbuild_bitmap {
+	struct create_bitmap src;
+	struct bitmap_entry e;
+	uint64_t bytes;      /* of bits */
+	unsigned char *used; /* owned bitmap: clusters of bits that are not all zeros */
+	uint64_t n_used;
+};
+
+/* How far they are written. */
+struct bitmap_cursor {
+	uint64_t dir;            /* clusters of the directory */
+	unsigned bitmap;         /* this bitmap now, and of it: */
+	uint64_t tables, stored; /* clusters of the table, of bits */
+	uint64_t entry, host;    /* the next ones */
+};
+
 struct qbuild {
 	struct build build; /* first */
 	struct header h;
@@ -85,6 +102,12 @@ struct qbuild {
 	uint64_t cluster; /* bytes */
 	struct l2_tables l2;
 	struct data_refs refs;
+	struct qbuild_bitmap *bitmap; /* owned, n_bitmaps */
+	unsigned n_bitmaps;
+	uint64_t bitmap_dir_bytes;
+	unsigned char *bitmap_dir; /* owned, as on disk */
+	struct bitmap_cursor bitmap_at;
+	uint64_t bitmap_clusters; /* directory, tables, bits: one after the other */
 
 	uint64_t base; /* added to the offsets that reserve answers; see build.two_pass */
 	/* Host bytes, relative to the first data cluster: */
@@ -108,10 +131,18 @@ static inline bool qbuild_is_sparse(const struct qbuild *q)
 struct layout {
 	uint64_t data_start; /* first data cluster */
 	uint64_t data;       /* clusters from there to the last one given away */
-	uint64_t reftable, refblocks, l1, l2;
+	uint64_t reftable, refblocks, l1, l2, bitmaps;
 	uint64_t n_reftable, n_refblocks, n_l1, n_l2; /* clusters */
 	uint64_t end;                                 /* of the file */
 };
+
+/* build_bitmaps.c. Looks at the bits, and takes place in the header. -ENOTSUP: version 2. */
+int qbuild_bitmaps_begin(struct qbuild *q, const struct create_args *args, struct err *err);
+void qbuild_bitmaps_free(struct qbuild *q);
+/* Decides where what is, from l->bitmaps on, and says so in the header. */
+int qbuild_bitmaps_place(struct qbuild *q, const struct layout *l, struct err *err);
+/* Their next cluster, up to bitmap_clusters times; buf is zeroed. */
+int qbuild_bitmaps_next(struct qbuild *q, void *buf, struct err *err);
 
 /* build_write.c. -EFBIG: more refcounts than a refcount table may hold. */
 int qbuild_layout(const struct qbuild *q, struct layout *l, struct err *err);

@@ -23,7 +23,7 @@ static uint64_t clusters_of(const struct qbuild *q, uint64_t bytes)
 static int size_refcounts(const struct qbuild *q, struct layout *l, struct err *err)
 {
 	uint64_t per_block = q->cluster * 8 >> q->h.refcount_order;
-	uint64_t others = 1 + l->data + l->n_l1 + l->n_l2;
+	uint64_t others = 1 + l->data + l->n_l1 + l->n_l2 + q->bitmap_clusters;
 
 	l->n_reftable = l->n_refblocks = 1;
 	for (;;) {
@@ -62,7 +62,8 @@ int qbuild_layout(const struct qbuild *q, struct layout *l, struct err *err)
 	l->refblocks = l->reftable + l->n_reftable * q->cluster;
 	l->l1 = l->refblocks + l->n_refblocks * q->cluster;
 	l->l2 = l->l1 + l->n_l1 * q->cluster;
-	l->end = l->l2 + l->n_l2 * q->cluster;
+	l->bitmaps = l->l2 + l->n_l2 * q->cluster;
+	l->end = l->bitmaps + q->bitmap_clusters * q->cluster;
 	if (front) {
 		l->data_start = l->end;
 		l->end += q->next;
@@ -239,6 +240,19 @@ static int append_l2(struct appender *a, const struct qbuild *q, const struct la
 	return 0;
 }
 
+static int append_bitmaps(struct appender *a, struct qbuild *q, struct err *err)
+{
+	int r = 0;
+
+	for (uint64_t i = 0; r == 0 && i < q->bitmap_clusters; i++) {
+		void *p = append(a, q->cluster, &r, err);
+
+		if (p)
+			r = qbuild_bitmaps_next(q, p, err);
+	}
+	return r;
+}
+
 int qbuild_write_tables(struct qbuild *q, const struct layout *l, struct err *err)
 {
 	struct appender a = {.io = q->build.file, .at = l->reftable};
@@ -257,6 +271,8 @@ int qbuild_write_tables(struct qbuild *q, const struct layout *l, struct err *er
 		r = append_l1(&a, q, l, err);
 	if (r == 0)
 		r = append_l2(&a, q, l, err);
+	if (r == 0)
+		r = append_bitmaps(&a, q, err);
 	return r < 0 ? r : append_flush(&a, err);
 }
 
