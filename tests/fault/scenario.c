@@ -10,6 +10,7 @@
 
 #include "base/bytes.h"
 #include "mix.h"
+#include "ops/bitmap.h"
 #include "ops/compact.h"
 #include "ops/dedup.h"
 #include "ops/sparsify.h"
@@ -94,9 +95,19 @@ static const struct step dedups[] = {
 	{STEP_DEDUP, 0, 0},   {STEP_WRITE, 64, 8}, {STEP_TWINS, 300, 16}, {STEP_REMOVE, 1, 0},
 	{STEP_DEDUP, 0, 0},   {STEP_WRITE, 72, 8}, {STEP_END, 0, 0},
 };
+static const struct step bitmaps[] = {
+	{STEP_WRITE, 3, 40},     {STEP_BITMAP_ADD, 0, 0}, {STEP_WRITE, 10, 9},
+	{STEP_ZERO, 60, 17},     {STEP_SETTLE, 0, 0},     {STEP_WRITE, 300, 20},
+	{STEP_DISCARD, 96, 40},  {STEP_FLUSH, 0, 0},      {STEP_RESIZE, 600, PREALLOC_OFF},
+	{STEP_WRITE, 550, 50},   {STEP_SETTLE, 0, 0},     {STEP_BITMAP_CLEAR, 0, 0},
+	{STEP_WRITE, 90, 60},    {STEP_CREATE, 1, 0},     {STEP_WRITE, 0, 16},
+	{STEP_SETTLE, 0, 0},     {STEP_REMOVE, 1, 0},     {STEP_BITMAP_REMOVE, 0, 0},
+	{STEP_BITMAP_ADD, 0, 0}, {STEP_WRITE, 200, 9},    {STEP_END, 0, 0},
+};
 const struct script scripts[] = {
-	{"writes", writes},     {"snapshots", snapshots}, {"sizes", sizes},   {"checks", checks},
-	{"compacts", compacts}, {"dedups", dedups},       {"amends", amends}, {NULL, NULL},
+	{"writes", writes}, {"snapshots", snapshots}, {"sizes", sizes},
+	{"checks", checks}, {"compacts", compacts},   {"dedups", dedups},
+	{"amends", amends}, {"bitmaps", bitmaps},     {NULL, NULL},
 };
 
 /* ---- the subject ---- */
@@ -215,8 +226,9 @@ struct run {
 	uint64_t size[2]; /* sectors; [1]: what it may be instead */
 	struct shot shot[SHOTS];
 	unsigned stamp;
-	bool refused;  /* no more writes */
-	bool weakened; /* a snapshot operation of version 2 failed: COPIED may be missing */
+	bool refused;    /* no more writes */
+	bool weakened;   /* a snapshot operation of version 2 failed: COPIED may be missing */
+	bool must[MOST]; /* sectors whose bits are set in a bitmap that is not in use */
 	unsigned char *buf;
 };
 
@@ -516,19 +528,39 @@ static int do_flush(struct run *r, struct step s, struct err *err)
 	return code;
 }
 
+/* What a failure leaves of these is one of two things, so trying again may find it done. */
+static int do_bitmap(struct run *r, struct step s, struct err *err)
+{
+	unsigned index;
+	int code = bitmap_find(r->img, "b", &index, err);
+	bool there = code == 0;
+
+	if (code < 0 && code != -ENOENT)
+		return code;
+	*err = (struct err){0};
+	/* From now on, whatever becomes of it. */
+	memset(r->must, 0, sizeof(r->must));
+	if (s.kind == STEP_BITMAP_ADD)
+		return there ? 0 : bitmap_add(r->img, "b", 1024, true, err);
+	if (s.kind == STEP_BITMAP_REMOVE)
+		return there ? bitmap_remove(r->img, "b", err) : 0;
+	return there ? bitmap_clear(r->img, "b", err) : 0;
+}
+
 static int do_step(struct run *r, const struct step *s, struct err *err)
 {
 	static int (*const run[])(struct run *, struct step, struct err *) = {
-		[STEP_WRITE] = do_write,     [STEP_ZERO] = do_clear,
-		[STEP_UNMAP] = do_clear,     [STEP_DISCARD] = do_clear,
-		[STEP_READ] = do_read,       [STEP_MAP] = do_map,
-		[STEP_FLUSH] = do_flush,     [STEP_SETTLE] = do_flush,
-		[STEP_CREATE] = do_create,   [STEP_APPLY] = do_apply,
-		[STEP_REMOVE] = do_remove,   [STEP_RESIZE] = do_resize,
-		[STEP_CHECK] = do_check,     [STEP_REPAIR] = do_check,
-		[STEP_COMPACT] = do_compact, [STEP_SPARSIFY] = do_sparsify,
-		[STEP_AMEND] = do_amend,     [STEP_DEDUP] = do_dedup,
-		[STEP_TWINS] = do_write,
+		[STEP_WRITE] = do_write,         [STEP_ZERO] = do_clear,
+		[STEP_UNMAP] = do_clear,         [STEP_DISCARD] = do_clear,
+		[STEP_READ] = do_read,           [STEP_MAP] = do_map,
+		[STEP_FLUSH] = do_flush,         [STEP_SETTLE] = do_flush,
+		[STEP_CREATE] = do_create,       [STEP_APPLY] = do_apply,
+		[STEP_REMOVE] = do_remove,       [STEP_RESIZE] = do_resize,
+		[STEP_CHECK] = do_check,         [STEP_REPAIR] = do_check,
+		[STEP_COMPACT] = do_compact,     [STEP_SPARSIFY] = do_sparsify,
+		[STEP_AMEND] = do_amend,         [STEP_DEDUP] = do_dedup,
+		[STEP_TWINS] = do_write,         [STEP_BITMAP_ADD] = do_bitmap,
+		[STEP_BITMAP_CLEAR] = do_bitmap, [STEP_BITMAP_REMOVE] = do_bitmap,
 	};
 
 	return run[s->kind](r, *s, err);
@@ -580,6 +612,25 @@ static int judge_and_retry(struct run *r, const struct step *s, int code, struct
 	return 0;
 }
 
+static bool on_bitmaps(const struct step *s)
+{
+	return s->kind == STEP_BITMAP_ADD || s->kind == STEP_BITMAP_CLEAR ||
+	       s->kind == STEP_BITMAP_REMOVE;
+}
+
+/* Sectors whose bits a bitmap that is there has to have. */
+static void note_must(struct run *r, const struct step *s)
+{
+	uint64_t end = s->first + s->n;
+
+	if (s->kind == STEP_RESIZE)
+		memset(r->must + min_u64(s->first, MOST), 0, MOST - min_u64(s->first, MOST));
+	if (s->kind == STEP_WRITE || s->kind == STEP_ZERO || s->kind == STEP_UNMAP ||
+	    s->kind == STEP_DISCARD)
+		for (uint64_t i = s->first; i < end && i < MOST; i++)
+			r->must[i] = true;
+}
+
 static void run_steps(struct run *r, const struct step *s)
 {
 	for (; s->kind != STEP_END && !r->refused; s++) {
@@ -590,6 +641,8 @@ static void run_steps(struct run *r, const struct step *s)
 			continue;
 		if (!r->img->fmt->amend && s->kind == STEP_AMEND)
 			continue;
+		if (on_bitmaps(s) && !img_has_bitmaps(r->img))
+			continue;
 		if (s->kind == STEP_APPLY && !r->shot[s->first].there)
 			continue;
 		if (s->kind == STEP_REMOVE && !r->shot[s->first].there && !r->shot[s->first].maybe)
@@ -597,6 +650,20 @@ static void run_steps(struct run *r, const struct step *s)
 		code = do_step(r, s, &e);
 		if (code < 0)
 			code = judge_and_retry(r, s, code, &e);
+		if (code == 0)
+			note_must(r, s);
+	}
+}
+
+static void judge_bits(const struct run *r, const struct oracle *o)
+{
+	struct oracle_bitmap b;
+
+	for (uint32_t i = 0; i < o->n_bitmaps; i++) {
+		expect(oracle_bitmap(o, i, &b));
+		for (uint64_t s = 0; s < min_u64(MOST, o->size / SECTOR) && b.flags == 2; s++)
+			if (r->must[s] && !oracle_bit(o, &b, s * SECTOR))
+				die("bitmap %s misses sector %" PRIu64, b.name, s);
 	}
 }
 
@@ -611,6 +678,7 @@ static bool judge_file(struct run *r)
 	if (!oracle_judge(&o, p, len) || o.corrupt_bit || o.bad_pointers)
 		die("the file: %s", o.text);
 	dirty = o.dirty;
+	judge_bits(r, &o);
 	if (!dirty && (o.errors || o.copied_wrong || (o.copied_missing && !r->weakened)))
 		die("the file: %u errors, COPIED: %u wrong, %u missing: %s", o.errors,
 		    o.copied_wrong, o.copied_missing, o.text);

@@ -7,6 +7,7 @@
  *	- after a failure that passes, the same operation succeeds, unless the image refuses all writes
  *	  with a text that says so
  *	- the file holds no corruption, or has the dirty bit and is repaired by opening it
+ *	- a bitmap that is not in use has the bits of all that was written since it was made or cleared
  *	- every sector holds what was written to it last, or what it held before the failed operation;
  *	  and what was flushed is there
  */
@@ -31,6 +32,9 @@ enum step_kind {
 	STEP_REMOVE,
 	STEP_RESIZE, /* first: sectors, n: PREALLOC_… */
 	STEP_AMEND,  /* first: which options */
+	STEP_BITMAP_ADD,
+	STEP_BITMAP_CLEAR,
+	STEP_BITMAP_REMOVE,
 	STEP_CHECK,
 	STEP_REPAIR,
 	STEP_COMPACT,

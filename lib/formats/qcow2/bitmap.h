@@ -37,6 +37,13 @@ struct bitmap_frees {
 	size_t n, cap;
 };
 
+/* Room for the bits of a disk of another size. */
+struct bitmap_bits {
+	be64 *table; /* owned */
+	uint64_t entries;
+	unsigned char **chunk; /* owned */
+};
+
 struct qcow2_bitmap {
 	char *name;            /* owned */
 	unsigned char *extra;  /* owned: extra data, kept verbatim */
@@ -50,6 +57,7 @@ struct qcow2_bitmap {
 	be64 *table; /* owned; as it is to be on disk */
 	uint64_t entries;
 	unsigned char **chunk;     /* owned: clusters of bits that differ from the disk */
+	struct bitmap_bits next;   /* while the disk changes its size */
 	bool claimed;              /* the clusters of bits are in the guard */
 	struct bitmap_frees frees; /* clusters that the table on disk still refers to */
 };
@@ -101,7 +109,12 @@ int qcow2_bits_set(struct qcow2 *q, struct qcow2_bitmap *b, uint64_t off, uint64
 		   struct err *err);
 /* All bits zero; clusters are noted to be freed. */
 void qcow2_bits_clear(struct qcow2 *q, struct qcow2_bitmap *b);
-/* Bits for a disk of another size; new ones are zero. */
+/*
+ * Bits for a disk of another size; new ones are zero. All that can fail is prepared before, but for
+ * what had to make room meanwhile.
+ */
+int qcow2_bits_prepare(struct qcow2 *q, struct qcow2_bitmap *b, uint64_t size, struct err *err);
+void qcow2_bits_cancel(struct qcow2 *q, struct qcow2_bitmap *b);
 int qcow2_bits_resize(struct qcow2 *q, struct qcow2_bitmap *b, uint64_t size, struct err *err);
 /* Bytes [at, at+len) of the bits as a stream, lowest bit first; zeros behind the last bit. */
 int qcow2_bits_read(struct qcow2 *q, struct qcow2_bitmap *b, uint64_t at, void *buf, size_t len,

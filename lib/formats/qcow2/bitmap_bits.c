@@ -101,6 +101,7 @@ static void drop_chunk(struct qcow2 *q, struct qcow2_bitmap *b, uint64_t i)
 
 void qcow2_bits_drop(struct qcow2 *q, struct qcow2_bitmap *b)
 {
+	qcow2_bits_cancel(q, b);
 	if (!b->table)
 		return;
 	for (uint64_t i = 0; b->chunk && i < b->entries; i++)
@@ -292,50 +293,77 @@ void qcow2_bits_clear(struct qcow2 *q, struct qcow2_bitmap *b)
 	cut(q, b, 0);
 }
 
-/* Entries for another size; those that go are empty. */
-static int change_table(struct qcow2 *q, struct qcow2_bitmap *b, uint64_t n, struct err *err)
+/* What was prepared for a resize that does not happen. */
+void qcow2_bits_cancel(struct qcow2 *q, struct qcow2_bitmap *b)
 {
-	be64 *table = calloc(n ? n : 1, sizeof(*table));
-	unsigned char **chunk = calloc(n ? n : 1, sizeof(*chunk));
-	uint64_t keep = min_u64(n, b->entries);
-	int r = table && chunk ? reserve_memory(q, n, err)
-			       : err_nomem(err, n * sizeof(*chunk), "a bitmap");
+	if (b->next.table)
+		return_memory(q, b->next.entries);
+	free(b->next.table);
+	free(b->next.chunk);
+	b->next = (struct bitmap_bits){0};
+}
 
-	if (r < 0) {
-		free(table);
-		free(chunk);
-		return r;
+/* The cluster of bits through which the smaller of two disks ends; its number is *last. */
+static bool cut_cluster(const struct qcow2 *q, const struct qcow2_bitmap *b, uint64_t bits,
+			uint64_t *last)
+{
+	uint64_t keep = min_u64(bits, b->bits);
+
+	*last = keep / chunk_bits(q);
+	return *last < b->entries && keep % chunk_bits(q) &&
+	       (be64_get(b->table[*last]) || b->chunk[*last]);
+}
+
+int qcow2_bits_prepare(struct qcow2 *q, struct qcow2_bitmap *b, uint64_t size, struct err *err)
+{
+	uint64_t bits = bitmap_bits(size, b->e.granularity_bits), last;
+	struct bitmap_bits *next = &b->next;
+	int r;
+
+	qcow2_bits_cancel(q, b);
+	if (cut_cluster(q, b, bits, &last)) {
+		r = open_chunk(q, b, last, err);
+		if (r < 0)
+			return r;
 	}
-	memcpy(table, b->table, keep * sizeof(*table));
-	memcpy(chunk, b->chunk, keep * sizeof(*chunk));
-	return_memory(q, b->entries);
-	free(b->table);
-	free(b->chunk);
-	b->table = table;
-	b->chunk = chunk;
-	b->entries = n;
-	return 0;
+	next->entries = bitmap_entries(size, b->e.granularity_bits, q->cluster);
+	r = reserve_memory(q, next->entries, err);
+	if (r < 0)
+		return r;
+	next->table = calloc(next->entries, sizeof(*next->table));
+	next->chunk = calloc(next->entries, sizeof(*next->chunk));
+	if (next->table && next->chunk)
+		return 0;
+	if (!next->table) /* what cancel goes by */
+		return_memory(q, next->entries);
+	qcow2_bits_cancel(q, b);
+	return err_nomem(err, bits / 8, "a bitmap");
 }
 
 int qcow2_bits_resize(struct qcow2 *q, struct qcow2_bitmap *b, uint64_t size, struct err *err)
 {
-	uint64_t bits = bitmap_bits(size, b->e.granularity_bits), per = chunk_bits(q);
-	uint64_t n = bitmap_entries(size, b->e.granularity_bits, q->cluster);
-	uint64_t keep = min_u64(bits, b->bits), last = keep / per;
-	int r = 0;
+	uint64_t bits = bitmap_bits(size, b->e.granularity_bits), per = chunk_bits(q), last;
+	uint64_t keep = min_u64(bits, b->bits), stay = min_u64(b->next.entries, b->entries);
+	int r;
 
-	if (last < b->entries && keep % per && (be64_get(b->table[last]) || b->chunk[last])) {
-		r = open_chunk(q, b, last, err);
-		if (r == 0)
-			fill_bits(b->chunk[last], keep % per, per, false);
+	if (cut_cluster(q, b, bits, &last)) {
+		r = open_chunk(q, b, last, err); /* unless it had to make room, it is open */
+		if (r < 0)
+			return r;
+		fill_bits(b->chunk[last], keep % per, per, false);
 	}
-	if (r == 0) {
-		cut(q, b, min_u64(b->entries, div_up(keep, per)));
-		r = change_table(q, b, n, err);
-	}
-	if (r == 0)
-		b->bits = bits;
-	return r;
+	cut(q, b, min_u64(b->entries, div_up(keep, per)));
+	memcpy(b->next.table, b->table, stay * sizeof(*b->table));
+	memcpy(b->next.chunk, b->chunk, stay * sizeof(*b->chunk));
+	return_memory(q, b->entries);
+	free(b->table);
+	free(b->chunk);
+	b->table = b->next.table;
+	b->chunk = b->next.chunk;
+	b->entries = b->next.entries;
+	b->next = (struct bitmap_bits){0};
+	b->bits = bits;
+	return 0;
 }
 
 int qcow2_bits_read(struct qcow2 *q, struct qcow2_bitmap *b, uint64_t at, void *buf, size_t len,

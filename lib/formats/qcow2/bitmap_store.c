@@ -217,6 +217,7 @@ int qcow2_bitmaps_store(struct qcow2 *q, struct err *err)
 static int follows(struct qcow2 *q, struct qcow2_bitmap *b, uint64_t size, struct err *err)
 {
 	uint64_t n = bitmap_entries(size, b->e.granularity_bits, q->cluster);
+	int r;
 
 	if (b->inconsistent)
 		return err_set(err, ESTALE, "Bitmap '%s' is inconsistent and cannot be used",
@@ -225,7 +226,8 @@ static int follows(struct qcow2 *q, struct qcow2_bitmap *b, uint64_t size, struc
 		return err_set(err, EFBIG,
 			       "%s: bitmap '%s' would become too large for its granularity",
 			       q->img.io.name, b->name);
-	return qcow2_bits_claim(q, b, err);
+	r = qcow2_bits_claim(q, b, err);
+	return r < 0 ? r : qcow2_bits_prepare(q, b, size, err);
 }
 
 int qcow2_bitmaps_begin_resize(struct qcow2 *q, uint64_t size, struct err *err)
@@ -244,16 +246,18 @@ int qcow2_bitmaps_begin_resize(struct qcow2 *q, uint64_t size, struct err *err)
 int qcow2_bitmaps_end_resize(struct qcow2 *q, struct err *err)
 {
 	struct qcow2_bitmaps *m = q->bitmaps;
+	bool changed = m->size != q->h.size;
 	int r = 0;
 
 	m->size = q->h.size;
 	for (uint32_t i = 0; i < m->dir.n; i++) {
 		struct qcow2_bitmap *b = &m->v[i];
-		int k = qcow2_bits_resize(q, b, q->h.size, r < 0 ? NULL : err);
+		int k = changed ? qcow2_bits_resize(q, b, q->h.size, r < 0 ? NULL : err) : 0;
 
 		/* One that could not follow stays in use on the disk, where it is void so. */
 		if (k < 0)
 			b->inconsistent = true;
+		qcow2_bits_cancel(q, b);
 		r = r < 0 ? r : k;
 	}
 	return r;
