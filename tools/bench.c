@@ -29,6 +29,7 @@ static const struct cmd_opt options[] = {
 	{OUTPUT, "output", "human|json", "how to print the result"},
 	{'U', "force-share", NULL, "read an image that another process may be writing"},
 	{UNTRUSTED, "untrusted", NULL, "open no file but those named here; never guess raw"},
+	CLI_OPT_EXTERNAL,
 	{'q', "quiet", NULL, "print the result only"},
 	{0},
 };
