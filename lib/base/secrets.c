@@ -6,6 +6,7 @@
  */
 #include "base/secrets.h"
 
+#include <assert.h>
 #include <ctype.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -228,6 +229,7 @@ static int load(const struct opts *opts, struct secret *s, struct err *err)
 		r = load_text(opts_get(opts, "data"), &s->data, &s->len, err);
 	if (r < 0 || !format || strcmp(format, "base64") != 0)
 		return r;
+	assert(s->data);
 	size = s->len;
 	if (decode(s->data, &s->len))
 		return 0;

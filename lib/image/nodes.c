@@ -7,6 +7,7 @@
  * asked for is left out in silence. A child takes over the flags of the node above it, until it says
  * otherwise.
  */
+#include <assert.h>
 #include <errno.h>
 #include <string.h>
 
@@ -191,9 +192,12 @@ static int node_flags(const struct opts *own, unsigned *flags, struct err *err)
 static int check_device(struct io *io, const char *driver, struct err *err)
 {
 	struct file_stat st;
-	int r = strcmp(driver, "host_device") == 0 ? file_stat(io, &st, err) : 0;
+	int r;
 
-	if (r < 0 || strcmp(driver, "host_device") != 0 || st.block_device)
+	if (strcmp(driver, "host_device") != 0)
+		return 0;
+	r = file_stat(io, &st, err);
+	if (r || st.block_device)
 		return r;
 	return err_set(
 		err, EINVAL,
@@ -242,11 +246,12 @@ static int open_inner_image(const struct node *node, unsigned flags, struct io *
 			(flags & (IMG_RDWR | IMG_SHARE | IMG_UNTRUSTED | IMG_UNSAFE | IMG_DIRECT)) |
 			IMG_NO_BACKING,
 	};
-	struct img *img;
+	struct img *img = NULL;
 	int r = node_open(node, &how, &img, err);
 
 	if (r < 0)
 		return r;
+	assert(img);
 	if (img->backing_name && !node->no_backing) {
 		r = err_set(err, ENOTSUP, "%s: the file of an image cannot have a backing file",
 			    img->io.name);
@@ -321,11 +326,12 @@ static int open_bare(const struct node *node, const char *driver, unsigned flags
 		     struct err *err)
 {
 	struct layer layer = {.fmt = format_find("raw"), .flags = flags};
-	struct io *file;
+	struct io *file = NULL;
 	int r = open_protocol(node, driver, flags, &file, err);
 
 	if (r < 0)
 		return r;
+	assert(file);
 	r = img_open_layer(file, &layer, out, err);
 	if (r < 0)
 		io_close(file);
@@ -337,7 +343,7 @@ int node_open(const struct node *node, const struct node_how *how, struct img **
 {
 	const char *driver = opts_get(&node->own, "driver");
 	unsigned flags = how->flags;
-	struct io *file;
+	struct io *file = NULL;
 	int r;
 
 	if (how->driver)
@@ -353,6 +359,7 @@ int node_open(const struct node *node, const struct node_how *how, struct img **
 		r = open_file(node, driver, how, flags, &file, err);
 	if (r < 0)
 		return r;
+	assert(file);
 	r = open_with_driver(node, driver, flags, file, out, err);
 	if (r < 0)
 		io_close(file);
