@@ -55,7 +55,7 @@ struct build {
 	bool two_pass;         /* see BUILD_STREAM */
 	uint64_t data_start;   /* two_pass, after finish: bytes to add to what reserve said */
 	bool identity;         /* raw: every byte's place is its guest offset */
-	bool preallocated;     /* all units have their place already, and read as zeros */
+	bool preallocated;     /* all units have their place already, which reads as zeros */
 	pthread_mutex_t lock;  /* of the wrappers: ops are called one at a time */
 };
 

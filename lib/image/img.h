@@ -83,7 +83,7 @@ struct placement {
 	bool zeroed;          /* fresh space that is known to read as zeros now */
 	bool reuse;           /* fresh, but the space was the range's own already */
 	size_t coded;         /* bytes of the one unit in coded form; 0: it is stored plainly */
-	uint64_t start, span; /* fresh: the whole units (multiples of img->unit) that were reserved;
+	uint64_t start, span; /* fresh: the whole grains (multiples of img->grain) to be written;
 			       * start <= off, off+len <= start+span (clipped to the disk's end) */
 };
 
@@ -231,7 +231,8 @@ struct format {
 	int (*open)(struct img *, const struct opts *opts, struct err *);
 	void (*close)(struct img *); /* frees memory only */
 
-	/* Under gate (shared) and meta. This layer only: EXT_ABSENT where it holds nothing. */
+	/* Under gate (shared) and meta. This layer only: EXT_ABSENT where it holds nothing; its
+	 * host, if any, is the space that waits for it. */
 	int (*map)(struct img *, uint64_t off, uint64_t len, struct extent *, struct err *);
 	/* Under gate only. [off, off+len) lies inside the extent. */
 	int (*decode)(struct img *, const struct extent *, void *buf, size_t len, uint64_t off,
@@ -248,8 +249,9 @@ struct format {
 	/* place, for one unit in coded form, len bytes. NULL: the format has no such thing. */
 	int (*place_coded)(struct img *, uint64_t off, size_t len, struct placement *,
 			   struct err *);
-	/* Whole units. Does a prefix of the range and says in *did how many bytes (> 0 on
-	 * success). -ENOTSUP: the caller writes zeros. Under gate (shared) and meta. */
+	/* Whole grains (zero), units (discard). Does a prefix of the range and says in *did how
+	 * many bytes (> 0 on success). -ENOTSUP: the caller writes zeros, up to the end of the
+	 * unit. Under gate (shared) and meta. */
 	int (*zero)(struct img *, uint64_t off, uint64_t len, unsigned flags, uint64_t *did,
 		    struct err *);
 	int (*discard)(struct img *, uint64_t off, uint64_t len, uint64_t *did, struct err *);
@@ -308,12 +310,13 @@ enum { PREALLOC_OFF, PREALLOC_METADATA, PREALLOC_FALLOC, PREALLOC_FULL };
 struct img {
 	struct io io; /* first: an image is an io */
 	const struct format *fmt;
-	struct io *file;       /* owned: the file that holds the image */
-	struct io *data;       /* where guest data is: file, or the external data file (owned) */
-	struct img *backing;   /* owned; NULL: none, or not opened */
-	unsigned open_flags;   /* IMG_… */
-	uint64_t unit;         /* allocation unit (cluster, grain) in bytes; 1 for raw */
-	bool probed;           /* the format was found by probing, not given */
+	struct io *file;     /* owned: the file that holds the image */
+	struct io *data;     /* where guest data is: file, or the external data file (owned) */
+	struct img *backing; /* owned; NULL: none, or not opened */
+	unsigned open_flags; /* IMG_… */
+	uint64_t unit;       /* allocation unit (cluster, grain) in bytes; 1 for raw */
+	uint64_t grain; /* what can be there, absent or zero by itself: subcluster; else the unit */
+	bool probed;    /* the format was found by probing, not given */
 	enum codec_type codec; /* of coded units */
 
 	char *backing_name;   /* owned: as stored in the image; NULL: none */
@@ -395,7 +398,7 @@ int img_drop(struct img *img, uint64_t off, uint64_t len, struct err *err);
  */
 int img_write_coded(struct img *img, const void *coded, size_t len, uint64_t off, struct err *err);
 
-/* This layer's extent only (EXT_ABSENT possible); takes the locks. */
+/* This layer's extent only, as the format's map; takes the locks. */
 int img_map_layer(struct img *img, uint64_t off, uint64_t len, struct extent *ext, struct err *err);
 
 /*

@@ -189,7 +189,7 @@ int img_open_layer(struct io *file, const struct layer *layer, struct img **out,
 	img->probed = layer->probed;
 	img->open_flags = layer->flags;
 	img->file = file;
-	img->unit = 1;
+	img->unit = img->grain = 1;
 	img->io.caps = layer->flags & IMG_RDWR ? 0 : IO_RDONLY;
 	r = fmt->open(img, layer->opts, err);
 	/* Which may have put a window over file. */

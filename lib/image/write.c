@@ -60,6 +60,15 @@ static uint64_t wait_idle(struct img *img, uint64_t off, uint64_t len)
 	}
 }
 
+/* Adds the units of a placement to the busy list, or removes them. */
+static void change_busy(struct img *img, const struct placement *p,
+			int (*change)(struct ranges *, uint64_t, uint64_t))
+{
+	uint64_t start = round_down(p->start, img->unit);
+
+	change(&img->busy, start, round_up(p->start + p->span, img->unit) - start);
+}
+
 /* coded: bytes of the unit in coded form, 0: plain. */
 static int place(struct img *img, uint64_t off, uint64_t len, size_t coded, struct placement *p,
 		 struct err *err)
@@ -74,7 +83,7 @@ static int place(struct img *img, uint64_t off, uint64_t len, size_t coded, stru
 	r = coded ? img->fmt->place_coded(img, off, coded, p, err)
 		  : img->fmt->place(img, off, len, p, err);
 	if (r == 0 && p->fresh) {
-		ranges_add(&img->busy, p->start, p->span);
+		change_busy(img, p, ranges_add);
 		img->n_busy++;
 	}
 	return r;
@@ -89,13 +98,13 @@ static int finish(struct img *img, const struct placement *p, int written, struc
 		r = img->fmt->link(img, p, err);
 	if (r < 0)
 		img->fmt->unplace(img, p);
-	ranges_remove(&img->busy, p->start, p->span);
+	change_busy(img, p, ranges_remove);
 	img->n_busy--;
 	pthread_cond_broadcast(&img->idle);
 	return r;
 }
 
-/* ---- filling a new unit ---- */
+/* ---- filling new space ---- */
 
 /* Whether [off, off+len) reads as zeros without looking at data. */
 static bool known_zero(struct img *img, uint64_t off, uint64_t len)
@@ -115,49 +124,56 @@ static int read_old(struct img *img, void *buf, uint64_t off, uint64_t len, stru
 	return img_read_inner(img, buf, have, off, err);
 }
 
-/* Writes one unit of p: the caller's bytes and around them what was there before. */
-static int write_composed(struct img *img, const struct placement *p, uint64_t unit,
+/*
+ * Writes [from, to) of new space, which the caller's bytes cover in part: these, and around them
+ * what was there before.
+ */
+static int write_composed(struct img *img, const struct placement *p, uint64_t from, uint64_t to,
 			  const unsigned char *data, struct err *err)
 {
-	uint64_t from = max_u64(p->off, unit), to = min_u64(p->off + p->len, unit + img->unit);
-	uint64_t len = img->unit;
-	CLEANUP_FREE unsigned char *buf = malloc(img->unit);
+	uint64_t len = to - from;
+	uint64_t first = min_u64(max_u64(p->off, from), to);
+	uint64_t end = max_u64(min_u64(p->off + p->len, to), first);
+	CLEANUP_FREE unsigned char *buf = malloc(to - from);
 	int r;
 
 	if (!buf)
-		return err_nomem(err, img->unit, "a cluster");
-	r = read_old(img, buf, unit, from - unit, err);
+		return err_nomem(err, to - from, "a cluster");
+	r = read_old(img, buf, from, first - from, err);
 	if (r == 0)
-		r = read_old(img, buf + (to - unit), to, unit + img->unit - to, err);
+		r = read_old(img, buf + (end - from), end, to - end, err);
 	if (r < 0)
 		return r;
-	memcpy(buf + (from - unit), data + (from - p->off), to - from);
+	if (end > first)
+		memcpy(buf + (first - from), data + (first - p->off), end - first);
 	/* A data file of its own ends where the disk does. */
 	if (img->data != img->file)
-		len = min_u64(len, io_size(&img->io) - unit);
-	return io_pwrite(img->data, buf, len, p->host + (unit - p->start), err);
+		len = min_u64(len, io_size(&img->io) - from);
+	return io_pwrite(img->data, buf, len, p->host + (from - p->start), err);
 }
 
-/* Data for new space: a head unit, whole units, a tail unit; head and tail may be the same. */
+/* Data for new space: a composed head, whole grains, a composed tail. */
 static int write_fresh(struct img *img, const struct placement *p, const unsigned char *data,
 		       struct err *err)
 {
-	uint64_t end = p->off + p->len, stop = p->start + p->span;
-	uint64_t body = p->off > p->start ? p->start + img->unit : p->start;
-	uint64_t tail = end < stop ? stop - img->unit : stop;
+	uint64_t end = p->off + p->len, stop = p->start + p->span, size = io_size(&img->io);
+	uint64_t body = p->start, tail = stop;
 	int r = 0;
 
 	if (p->zeroed && (p->off == p->start || known_zero(img, p->start, p->off - p->start)) &&
-	    (end >= io_size(&img->io) || end == stop ||
-	     known_zero(img, end, min_u64(stop, io_size(&img->io)) - end)))
+	    (end >= size || end == stop || known_zero(img, end, min_u64(stop, size) - end)))
 		return io_pwrite(img->data, data, p->len, p->host + (p->off - p->start), err);
-	if (body != p->start)
-		r = write_composed(img, p, p->start, data, err);
+	if (p->off > p->start)
+		body = min_u64(stop, round_up(p->off, img->grain));
+	if (end < stop)
+		tail = max_u64(body, round_down(end, img->grain));
+	if (body > p->start)
+		r = write_composed(img, p, p->start, body, data, err);
 	if (r == 0 && body < tail)
 		r = io_pwrite(img->data, data + (body - p->off), tail - body,
 			      p->host + (body - p->start), err);
-	if (r == 0 && tail != stop && tail >= body)
-		r = write_composed(img, p, tail, data, err);
+	if (r == 0 && tail < stop)
+		r = write_composed(img, p, tail, stop, data, err);
 	return r;
 }
 
@@ -441,26 +457,26 @@ static int zero_by_write(struct img *img, uint64_t off, uint64_t len, struct err
 	return 0;
 }
 
-/* The end of the last whole unit in a range; the disk's end closes its unit. */
-static uint64_t body_end(struct img *img, uint64_t end)
+/* The end of what whole grains (or units) a range covers; the disk's end closes its unit. */
+static uint64_t body_end(struct img *img, uint64_t end, uint64_t grain)
 {
-	return end >= io_size(&img->io) ? round_up(end, img->unit) : round_down(end, img->unit);
+	return end >= io_size(&img->io) ? round_up(end, img->unit) : round_down(end, grain);
 }
 
 int img_zero_inner(struct img *img, uint64_t off, uint64_t len, unsigned flags, struct err *err)
 {
-	uint64_t end = off + len, stop = body_end(img, end);
+	uint64_t end = off + len, stop = body_end(img, end, img->grain);
 
 	while (off < end) {
-		uint64_t did = min_u64(end, round_up(off + 1, img->unit)) - off;
+		uint64_t did = min_u64(end, round_up(off + 1, img->grain)) - off;
 		int r;
 
-		if (is_aligned(off, img->unit) && off < stop) {
+		if (is_aligned(off, img->grain) && off < stop) {
 			r = clear_units(img, clear_zero, off, stop - off, flags, &did, err);
 			if (r == -ENOTSUP && (flags & IO_ZERO_FAST))
 				return r;
 			if (r == -ENOTSUP) {
-				did = min_u64(end - off, img->unit);
+				did = min_u64(end, round_up(off + 1, img->unit)) - off;
 				r = zero_by_write(img, off, did, err);
 			}
 		} else {
@@ -484,7 +500,7 @@ static uint64_t clear_piece(struct img *img, uint64_t off, uint64_t end)
 /* What can be done for whole units only, and is left undone for others. */
 static int clear_whole(struct img *img, clear_fn fn, uint64_t off, uint64_t end, struct err *err)
 {
-	uint64_t stop = body_end(img, end);
+	uint64_t stop = body_end(img, end, img->unit);
 
 	for (off = round_up(off, img->unit); off < stop;) {
 		uint64_t did = 0;

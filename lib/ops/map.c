@@ -28,8 +28,6 @@ static struct map_entry describe(const struct extent *ext, unsigned depth)
 
 	switch (ext->kind) {
 	case EXT_ABSENT:
-		e.zero = true;
-		return e;
 	case EXT_ZERO:
 		e.zero = true;
 		break;
@@ -40,7 +38,7 @@ static struct map_entry describe(const struct extent *ext, unsigned depth)
 		e.data = e.compressed = true;
 		break;
 	}
-	e.present = true;
+	e.present = ext->kind != EXT_ABSENT;
 	e.has_offset = ext->host != EXT_NO_HOST && !e.compressed;
 	if (e.has_offset) {
 		e.offset = ext->host;

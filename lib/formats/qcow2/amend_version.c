@@ -48,8 +48,7 @@ struct trees {
 	struct job *job;
 	be64 *slice; /* owned: the entries that are looked at, a copy */
 	/* An entry that is not 0, in a table with this refcount; may change it. */
-	int (*entry)(struct trees *, be64 *entry, uint64_t at, bool active, uint64_t refs,
-		     struct err *);
+	int (*entry)(struct trees *, struct l2_entry *, bool active, uint64_t refs, struct err *);
 	bool changes;
 };
 
@@ -71,9 +70,14 @@ static int walk_slice(struct trees *t, uint64_t host, bool active, uint64_t refs
 	if (r < 0)
 		return r;
 	memcpy(t->slice, s->data, q->cache.slice);
-	for (unsigned i = 0; r == 0 && i < qcow2_slice_entries(q); i++)
-		if (be64_get(t->slice[i]))
-			r = t->entry(t, &t->slice[i], host + (uint64_t)i * 8, active, refs, err);
+	for (unsigned i = 0; r == 0 && i < qcow2_slice_entries(q); i++) {
+		struct l2_entry e = qcow2_entry_load(q, t->slice, i);
+
+		if (!e.raw && !e.zero)
+			continue;
+		r = t->entry(t, &e, active, refs, err);
+		qcow2_entry_store(q, t->slice, i, e);
+	}
 	/* Also after a failure: the entries that were changed are, and what they had is parked. */
 	if (t->changes) {
 		int k = mcache_get(&q->cache, host, "L2 table", &s, r < 0 ? NULL : err);
@@ -145,13 +149,13 @@ static int walk(struct trees *t, struct err *err)
 
 /* ---- downgrade: is it possible? ---- */
 
-static int refuse_coded(struct trees *t, be64 *entry, uint64_t at, bool active, uint64_t refs,
+static int refuse_coded(struct trees *t, struct l2_entry *e, bool active, uint64_t refs,
 			struct err *err)
 {
-	(void)at;
+	(void)t;
 	(void)active;
 	(void)refs;
-	if (qcow2_l2_type(t->q, be64_get(*entry)) != L2_CODED)
+	if (!(e->raw & ENTRY_COMPRESSED))
 		return 0;
 	return err_set(err, ENOTSUP,
 		       "Cannot downgrade an image with zstd compression type and existing "
@@ -217,24 +221,22 @@ static int zero_cluster(struct qcow2 *q, uint64_t refs, uint64_t *host, struct e
 	return r;
 }
 
-static void park_entry(struct qcow2 *q, uint64_t entry, uint64_t refs)
+static void park_entry(struct qcow2 *q, struct l2_entry e, uint64_t refs)
 {
 	while (refs--)
-		qcow2_park_entry(q, entry);
+		qcow2_park_entry(q, e);
 }
 
-static int expand_entry(struct trees *t, be64 *entry, uint64_t at, bool active, uint64_t refs,
+static int expand_entry(struct trees *t, struct l2_entry *e, bool active, uint64_t refs,
 			struct err *err)
 {
 	struct qcow2 *q = t->q;
-	uint64_t old = be64_get(*entry), host = old & ENTRY_OFFSET, count = 0;
-	enum l2_type type = qcow2_l2_type(q, old);
+	uint64_t host = e->raw & ENTRY_OFFSET, count = 0;
 	int r = 0;
 
-	(void)at;
-	if (type != L2_ZERO_PLAIN && type != L2_ZERO_ALLOC)
+	if (!e->zero)
 		return 0;
-	if (type == L2_ZERO_ALLOC)
+	if (host)
 		r = qcow2_refcount_get(q, host >> q->cluster_bits, &count, err);
 	if (r < 0)
 		return r;
@@ -246,10 +248,13 @@ static int expand_entry(struct trees *t, be64 *entry, uint64_t at, bool active, 
 		else
 			host = 0;
 		if (r == 0)
-			park_entry(q, old, refs);
+			park_entry(q, *e, refs);
 	}
 	if (r == 0)
-		*entry = be64_make(host && active && refs == 1 ? host | ENTRY_COPIED : host);
+		*e = (struct l2_entry){
+			.raw = host && active && refs == 1 ? host | ENTRY_COPIED : host,
+			.alloc = host != 0,
+		};
 	return r;
 }
 

@@ -41,6 +41,16 @@ static int take_clusters(struct qbuild *q, uint64_t n, uint64_t *host, struct er
 	return 0;
 }
 
+/* The same entry for n units; of preallocated ones only what they are given counts. */
+static int note_units(struct qbuild *q, uint64_t first, uint64_t n, uint64_t entry, struct err *err)
+{
+	int r = n ? l2_tables_prepare(&q->l2, first, n, err) : 0;
+
+	for (uint64_t i = 0; r == 0 && i < n; i++)
+		l2_tables_set(&q->l2, first + i, entry);
+	return r;
+}
+
 static int qbuild_reserve(struct build *b, uint64_t off, uint64_t len, uint64_t *host,
 			  struct err *err)
 {
@@ -50,7 +60,7 @@ static int qbuild_reserve(struct build *b, uint64_t off, uint64_t len, uint64_t 
 
 	if (q->prealloc != PREALLOC_OFF) {
 		*host = q->base + off;
-		return 0;
+		return q->l2.extended ? note_units(q, first, n, ENTRY_COPIED, err) : 0;
 	}
 	r = n ? l2_tables_prepare(&q->l2, first, n, err) : 0;
 	if (q->external) {
@@ -139,16 +149,13 @@ static int qbuild_zero(struct build *b, uint64_t off, uint64_t len, struct err *
 {
 	struct qbuild *q = qbuild_of(b);
 	uint64_t first = off >> q->h.cluster_bits, n = len >> q->h.cluster_bits;
-	int r;
 
-	if (q->prealloc != PREALLOC_OFF || !n)
+	/* Preallocated space reads as zeros, but for a backing file: entries are extended then. */
+	if (!n || (q->prealloc != PREALLOC_OFF && !q->h.backing_name))
 		return 0;
 	if (q->h.version < 3)
 		return -ENOTSUP; /* has no such entries */
-	r = l2_tables_prepare(&q->l2, first, n, err);
-	for (uint64_t i = 0; r == 0 && i < n; i++)
-		l2_tables_set(&q->l2, first + i, ENTRY_ZERO);
-	return r;
+	return note_units(q, first, n, ENTRY_ZERO, err);
 }
 
 static int qbuild_set_size(struct build *b, uint64_t size, struct err *err)
@@ -160,7 +167,7 @@ static int qbuild_set_size(struct build *b, uint64_t size, struct err *err)
 		return err_set(err, ENOTSUP, "%s: preallocation needs the size in advance",
 			       b->file->name);
 	size = round_up(size, 512);
-	r = l2_tables_grow(&q->l2, header_l1_entries(size, q->h.cluster_bits), err);
+	r = l2_tables_grow(&q->l2, header_l1_entries(&q->h, size), err);
 	if (r == 0)
 		b->size = size;
 	return r;
@@ -273,7 +280,6 @@ static int start_preallocated(struct qbuild *q, struct err *err)
 
 	q->build.preallocated = true;
 	q->next = q->external ? 0 : round_up(q->h.size, q->cluster);
-	q->l2.used = q->l2.n;
 	r = qbuild_layout(q, &l, err);
 	if (r < 0)
 		return r;
@@ -283,15 +289,15 @@ static int start_preallocated(struct qbuild *q, struct err *err)
 
 static int start(struct qbuild *q, unsigned flags, struct err *err)
 {
-	unsigned l2_bits = q->h.cluster_bits - 3;
-	int r = l2_tables_init(&q->l2, header_l1_entries(q->h.size, q->h.cluster_bits), l2_bits,
-			       err);
+	bool extended = q->h.incompat & INCOMPAT_EXTL2;
+	int r = l2_tables_init(&q->l2, header_l1_entries(&q->h, q->h.size),
+			       q->h.cluster_bits - (extended ? 4 : 3), extended, err);
 
 	if (r < 0)
 		return r;
 	q->refs.order = q->h.refcount_order;
 	q->refs.block_bits = q->h.cluster_bits + 3 - q->h.refcount_order;
-	q->build.max_size = round_down(header_max_size(q->h.cluster_bits), 512);
+	q->build.max_size = round_down(header_max_size(&q->h), 512);
 	q->build.codec = q->h.compression == COMPRESSION_ZSTD ? CODEC_ZSTD : CODEC_DEFLATE;
 	q->build.two_pass = flags & BUILD_STREAM;
 	q->front = q->prealloc != PREALLOC_OFF || (flags & BUILD_STREAM);

@@ -44,9 +44,11 @@ struct l2_tables {
 	uint64_t used;      /* tables that are not NULL */
 	unsigned l2_bits;   /* log2 of entries per table */
 	unsigned page_bits; /* log2 of entries per page */
+	bool extended;      /* on disk an entry takes 16 bytes */
 };
 
-int l2_tables_init(struct l2_tables *t, uint64_t l1_entries, unsigned l2_bits, struct err *err);
+int l2_tables_init(struct l2_tables *t, uint64_t l1_entries, unsigned l2_bits, bool extended,
+		   struct err *err);
 void l2_tables_free(struct l2_tables *t);
 int l2_tables_grow(struct l2_tables *t, uint64_t l1_entries, struct err *err);
 /* Makes room for entries [first, first+n) (guest cluster numbers), so that setting cannot fail. */
@@ -54,6 +56,13 @@ int l2_tables_prepare(struct l2_tables *t, uint64_t first, uint64_t n, struct er
 void l2_tables_set(struct l2_tables *t, uint64_t index, uint64_t entry);
 /* Copies table i in disk form, adding shift to the host offsets; false: there is none. */
 bool l2_tables_copy(const struct l2_tables *t, uint64_t i, uint64_t shift, be64 *out);
+/* What l2_tables_set put there, or 0. */
+uint64_t l2_tables_get(const struct l2_tables *t, uint64_t index);
+/*
+ * Puts an extended entry at out. All its subclusters are alike: zeros, data or nothing, as `given`, a
+ * standard entry, says. entry: flags and offset.
+ */
+void l2_put_extended(uint64_t entry, uint64_t given, be64 *out);
 
 /*
  * Refcounts of data clusters, numbered from the first one that reserve gave away. As long as there

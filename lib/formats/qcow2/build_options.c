@@ -47,11 +47,7 @@ const struct opt qcow2_create_opts[] = {
 	 .help = "Time to spend in PBKDF in milliseconds",
 	 .refused = true},
 	{.name = "cluster_size", .type = OPT_SIZE, .help = "qcow2 cluster size", .def = "65536"},
-	{.name = "extended_l2",
-	 .type = OPT_BOOL,
-	 .help = "Extended L2 tables",
-	 .def = "off",
-	 .refused = true},
+	{.name = "extended_l2", .type = OPT_BOOL, .help = "Extended L2 tables", .def = "off"},
 	{.name = "preallocation",
 	 .type = OPT_STRING,
 	 .help = "Preallocation mode (allowed values: off, metadata, falloc, full)"},
@@ -179,14 +175,29 @@ static int parse_features(const struct create_args *args, struct qcow2_build_opt
 			  struct err *err)
 {
 	uint64_t bits = 16;
-	bool lazy = false;
+	bool lazy = false, extended = false;
 	int r = opts_bool(args->opts, "lazy_refcounts", &lazy, err);
 
 	if (r == 0)
 		r = opts_uint(args->opts, "refcount_bits", &bits, err);
+	if (r == 0)
+		r = opts_bool(args->opts, "extended_l2", &extended, err);
 	if (r < 0)
 		return r;
-	if (o->prealloc != PREALLOC_OFF && args->backing)
+	if (extended && o->h.version < 3)
+		return err_set(err, EINVAL,
+			       "Extended L2 entries are only supported with compatibility level "
+			       "1.1 and above (use version=v3 or greater)");
+	if (extended && o->h.cluster_bits < 14)
+		return err_set(err, EINVAL,
+			       "Extended L2 entries are only supported with cluster sizes of at "
+			       "least 16384 bytes");
+	if (extended && opts_get(args->opts, "data_file"))
+		return err_set(err, ENOTSUP,
+			       "Extended L2 entries with an external data file are not supported");
+	if (extended)
+		o->h.incompat |= INCOMPAT_EXTL2;
+	if (o->prealloc != PREALLOC_OFF && args->backing && !extended)
 		return err_set(err, EINVAL,
 			       "Backing file and preallocation can only be used at the same time "
 			       "if extended_l2 is on");
@@ -241,7 +252,7 @@ int qcow2_build_options(const struct create_args *args, struct qcow2_build_optio
 		r = copy_text(args->backing_format, &o->h.backing_format, err);
 	if (r < 0)
 		return r;
-	if (args->size > header_max_size(o->h.cluster_bits) || args->size > INT64_MAX - 511)
+	if (args->size > header_max_size(&o->h) || args->size > INT64_MAX - 511)
 		return err_set(err, EFBIG,
 			       "The image size is too large for file format 'qcow2' (try using a "
 			       "larger cluster size)");

@@ -9,8 +9,10 @@
 
 /* ---- L2 entries ---- */
 
-int l2_tables_init(struct l2_tables *t, uint64_t l1_entries, unsigned l2_bits, struct err *err)
+int l2_tables_init(struct l2_tables *t, uint64_t l1_entries, unsigned l2_bits, bool extended,
+		   struct err *err)
 {
+	t->extended = extended;
 	t->l2_bits = l2_bits;
 	t->page_bits = l2_bits < MAX_PAGE_BITS ? l2_bits : MAX_PAGE_BITS;
 	return l2_tables_grow(t, l1_entries, err);
@@ -95,19 +97,45 @@ static be64 shift_entry(be64 entry, uint64_t shift)
 	return (e & ENTRY_COMPRESSED) || (e & ENTRY_COPIED) ? be64_make(e + shift) : entry;
 }
 
+uint64_t l2_tables_get(const struct l2_tables *t, uint64_t index)
+{
+	be64 *const *table = t->table[index >> t->l2_bits];
+	const be64 *page = table ? table[(index >> t->page_bits) & (pages_per_table(t) - 1)] : NULL;
+
+	return page ? be64_get(page[index & ((UINT64_C(1) << t->page_bits) - 1)]) : 0;
+}
+
+void l2_put_extended(uint64_t entry, uint64_t given, be64 *out)
+{
+	uint64_t all = UINT32_MAX, bitmap = 0;
+
+	if (!(entry & ENTRY_COMPRESSED)) {
+		entry &= ~ENTRY_ZERO;
+		bitmap = given & ENTRY_ZERO ? all << 32 : given ? all : 0;
+	}
+	out[0] = be64_make(entry);
+	out[1] = be64_make(bitmap);
+}
+
 bool l2_tables_copy(const struct l2_tables *t, uint64_t i, uint64_t shift, be64 *out)
 {
-	uint64_t page_entries = UINT64_C(1) << t->page_bits;
+	uint64_t page_entries = UINT64_C(1) << t->page_bits, words = t->extended ? 2 : 1;
 
 	if (!t->table[i])
 		return false;
-	for (uint64_t k = 0; k < pages_per_table(t); k++, out += page_entries) {
+	for (uint64_t k = 0; k < pages_per_table(t); k++, out += page_entries * words) {
 		const be64 *page = t->table[i][k];
 
 		if (!page)
-			memset(out, 0, page_entries * sizeof(*out));
-		for (uint64_t e = 0; page && e < page_entries; e++)
-			out[e] = shift_entry(page[e], shift);
+			memset(out, 0, page_entries * words * sizeof(*out));
+		for (uint64_t e = 0; page && e < page_entries; e++) {
+			be64 entry = shift_entry(page[e], shift);
+
+			if (t->extended)
+				l2_put_extended(be64_get(entry), be64_get(entry), out + 2 * e);
+			else
+				out[e] = entry;
+		}
 	}
 	return true;
 }

@@ -48,7 +48,8 @@ int qbuild_layout(const struct qbuild *q, struct layout *l, struct err *err)
 	uint64_t at;
 	int r;
 
-	*l = (struct layout){.data = q->next >> q->h.cluster_bits, .n_l2 = q->l2.used};
+	*l = (struct layout){.data = q->next >> q->h.cluster_bits,
+			     .n_l2 = q->prealloc != PREALLOC_OFF ? q->l2.n : q->l2.used};
 	l->n_l1 = clusters_of(q, q->l2.n * 8);
 	r = size_refcounts(q, l, err);
 	if (r < 0)
@@ -207,16 +208,26 @@ static int append_l1(struct appender *a, const struct qbuild *q, const struct la
 	return 0;
 }
 
-/* Table i of an image in which every cluster is where its number says. */
+/*
+ * Table i of an image in which every cluster is where its number says. Standard entries make it data
+ * at once; extended ones can say that the space is there and holds nothing yet.
+ */
 static void identity_table(const struct qbuild *q, const struct layout *l, uint64_t i, be64 *out)
 {
-	uint64_t per_table = q->cluster / 8, start = q->external ? 0 : l->data_start;
+	uint64_t per_table = UINT64_C(1) << q->l2.l2_bits;
+	uint64_t start = q->external ? 0 : l->data_start;
 	uint64_t data = q->external ? clusters_of(q, q->h.size) : l->data;
 	uint64_t n = min_u64(per_table, data - i * per_table);
 
-	for (uint64_t k = 0; k < n; k++)
-		out[k] = be64_make(ENTRY_COPIED |
-				   (start + ((i * per_table + k) << q->h.cluster_bits)));
+	for (uint64_t k = 0; k < n; k++) {
+		uint64_t index = i * per_table + k;
+		uint64_t entry = ENTRY_COPIED | (start + (index << q->h.cluster_bits));
+
+		if (q->l2.extended)
+			l2_put_extended(entry, l2_tables_get(&q->l2, index), out + 2 * k);
+		else
+			out[k] = be64_make(entry);
+	}
 }
 
 static int append_l2(struct appender *a, const struct qbuild *q, const struct layout *l,

@@ -81,23 +81,23 @@ static int make_room(struct compact *c, struct err *err)
 }
 
 /* Entries whose stream ends in the window, behind where the file could end. */
-static int collect_entry(void *ctx, be64 *entry, uint64_t at, struct err *err)
+static int collect_entry(void *ctx, struct l2_entry *e, uint64_t at, struct err *err)
 {
-	uint64_t e = be64_get(*entry), first = 0, n, last;
+	uint64_t first = 0, n, last;
 	struct compact *c = ctx;
 	int r = 0;
 
 	(void)at;
-	if (!(e & ENTRY_COMPRESSED))
+	if (!(e->raw & ENTRY_COMPRESSED))
 		return 0;
-	qcow2_entry_clusters(c->q, e, &first, &n);
+	qcow2_entry_clusters(c->q, *e, &first, &n);
 	last = first + n - 1;
 	if (last < c->base || last >= c->end || last < c->used)
 		return 0;
 	if (c->n_stream == c->cap_stream)
 		r = make_room(c, err);
 	if (r == 0)
-		c->stream[c->n_stream++] = (struct stream){.entry = e, .refs = 1};
+		c->stream[c->n_stream++] = (struct stream){.entry = e->raw, .refs = 1};
 	return r;
 }
 
@@ -293,9 +293,9 @@ static int copy(struct compact *c, struct err *err)
 	return r;
 }
 
-static int switch_entry(void *ctx, be64 *entry, uint64_t at, struct err *err)
+static int switch_entry(void *ctx, struct l2_entry *e, uint64_t at, struct err *err)
 {
-	struct stream key = {.entry = be64_get(*entry)};
+	struct stream key = {.entry = e->raw};
 	struct compact *c = ctx;
 	size_t low = 0, high = c->n_stream;
 
@@ -309,7 +309,7 @@ static int switch_entry(void *ctx, be64 *entry, uint64_t at, struct err *err)
 		int d = by_place(&key, s, c);
 
 		if (d == 0 && s->to)
-			*entry = be64_make((key.entry & ~offset_mask(c)) | s->to);
+			e->raw = (key.entry & ~offset_mask(c)) | s->to;
 		if (d == 0)
 			break;
 		if (d < 0)
@@ -326,7 +326,7 @@ static void free_old(struct compact *c)
 		const struct stream *s = &c->stream[i];
 
 		for (uint64_t k = 0; s->to && k < s->refs; k++)
-			qcow2_park_entry(c->q, s->entry);
+			qcow2_park_entry(c->q, (struct l2_entry){.raw = s->entry});
 		if (s->to)
 			c->res->moved += stream_end(c, s) - stream_offset(c, s);
 	}

@@ -47,19 +47,19 @@ static int note_table(void *ctx, const be64 *l1, uint32_t n, struct err *err)
 	return 0;
 }
 
-static int note_entry(void *ctx, be64 *entry, uint64_t at, struct err *err)
+static int note_entry(void *ctx, struct l2_entry *e, uint64_t at, struct err *err)
 {
-	uint64_t e = be64_get(*entry), first = 0, n;
 	struct compact *c = ctx;
+	uint64_t first = 0, n;
 	struct slot *s;
 
 	(void)at;
 	(void)err;
-	qcow2_entry_clusters(c->q, e, &first, &n);
+	qcow2_entry_clusters(c->q, *e, &first, &n);
 	for (uint64_t k = first; k < first + n; k++) {
-		s = note(c, k, e & ENTRY_COMPRESSED ? KIND_CODED : KIND_DATA);
+		s = note(c, k, e->raw & ENTRY_COMPRESSED ? KIND_CODED : KIND_DATA);
 		if (s)
-			s->filled |= !(e & ENTRY_ZERO);
+			s->filled |= e->alloc != 0;
 	}
 	return 0;
 }
@@ -276,18 +276,18 @@ static int prepare(struct compact *c, enum cluster_kind kind, size_t *n, struct 
 
 /* ---- data ---- */
 
-static int switch_entry(void *ctx, be64 *entry, uint64_t at, struct err *err)
+static int switch_entry(void *ctx, struct l2_entry *e, uint64_t at, struct err *err)
 {
-	uint64_t e = be64_get(*entry), first = 0, n;
 	struct compact *c = ctx;
+	uint64_t first = 0, n;
 	const struct slot *s;
 
 	(void)at;
 	(void)err;
-	qcow2_entry_clusters(c->q, e, &first, &n);
-	s = n && !(e & ENTRY_COMPRESSED) ? slot_of(c, first) : NULL;
+	qcow2_entry_clusters(c->q, *e, &first, &n);
+	s = n && !(e->raw & ENTRY_COMPRESSED) ? slot_of(c, first) : NULL;
 	if (s && s->to)
-		*entry = be64_make((e & ~ENTRY_OFFSET) | s->to << c->q->cluster_bits);
+		e->raw = (e->raw & ~ENTRY_OFFSET) | s->to << c->q->cluster_bits;
 	return 0;
 }
 

@@ -43,27 +43,27 @@ static int note_table(void *ctx, const be64 *l1, uint32_t n, struct err *err)
 	return 0;
 }
 
-static int note_entry(void *ctx, be64 *entry, uint64_t at, struct err *err)
+static int note_entry(void *ctx, struct l2_entry *e, uint64_t at, struct err *err)
 {
-	uint64_t e = be64_get(*entry), first = 0, n;
 	struct dedup *d = ctx;
+	uint64_t first = 0, n;
 
 	(void)at;
 	(void)err;
-	qcow2_entry_clusters(d->q, e, &first, &n);
+	qcow2_entry_clusters(d->q, *e, &first, &n);
 	for (uint64_t k = first; k < first + n; k++)
-		note(d, k, !(e & (ENTRY_COMPRESSED | ENTRY_ZERO)));
+		note(d, k, e->alloc != 0);
 	return 0;
 }
 
-static int note_active(void *ctx, be64 *entry, uint64_t at, struct err *err)
+static int note_active(void *ctx, struct l2_entry *e, uint64_t at, struct err *err)
 {
 	uint64_t first = 0, n;
 	struct dedup *d = ctx;
 
 	(void)at;
 	(void)err;
-	qcow2_entry_clusters(d->q, be64_get(*entry), &first, &n);
+	qcow2_entry_clusters(d->q, *e, &first, &n);
 	if (n && first < d->clusters)
 		dedup_set(d->active, first, true);
 	return 0;

@@ -105,36 +105,35 @@ static struct dedup_pair *pair_of(const struct dedup *d, uint64_t gone)
 
 /* ---- the walks ---- */
 
-static int clear_copied(void *ctx, be64 *entry, uint64_t at, struct err *err)
+static int clear_copied(void *ctx, struct l2_entry *e, uint64_t at, struct err *err)
 {
-	uint64_t e = be64_get(*entry), k;
 	struct dedup *d = ctx;
 	struct dedup_pair *p;
+	uint64_t k;
 
 	(void)at;
 	(void)err;
-	k = concerned(d, e);
+	k = concerned(d, e->raw);
 	p = k ? pair_of(d, k) : NULL;
 	if (p)
 		p->refs++;
 	else if (k)
-		*entry = be64_make(e & ~ENTRY_COPIED);
+		e->raw &= ~ENTRY_COPIED;
 	return 0;
 }
 
-static int switch_entry(void *ctx, be64 *entry, uint64_t at, struct err *err)
+static int switch_entry(void *ctx, struct l2_entry *e, uint64_t at, struct err *err)
 {
-	uint64_t e = be64_get(*entry), k;
 	struct dedup *d = ctx;
 	struct dedup_pair *p;
+	uint64_t k;
 
 	(void)at;
 	(void)err;
-	k = concerned(d, e);
+	k = concerned(d, e->raw);
 	p = k ? pair_of(d, k) : NULL;
 	if (p && p->refs)
-		*entry = be64_make((e & ~(ENTRY_OFFSET | ENTRY_COPIED)) |
-				   p->kept << d->q->cluster_bits);
+		e->raw = (e->raw & ~(ENTRY_OFFSET | ENTRY_COPIED)) | p->kept << d->q->cluster_bits;
 	return 0;
 }
 

@@ -27,13 +27,13 @@ static int free_slice(struct qcow2 *q, uint64_t host, uint64_t guest, be64 *copy
 	/* Looking at entries may push the slice out of the cache. */
 	memcpy(copy, s->data, q->cache.slice);
 	for (unsigned i = 0; r == 0 && i < qcow2_slice_entries(q); i++) {
-		uint64_t entry = be64_get(copy[i]);
+		struct l2_entry e = qcow2_entry_load(q, copy, i);
 
-		if (!entry)
+		if (!e.raw && !e.zero && !e.alloc)
 			continue;
-		r = qcow2_guard_entry(q, entry, host + (uint64_t)i * 8, err);
+		r = qcow2_guard_entry(q, e, host + (uint64_t)i * qcow2_entry_bytes(q), err);
 		if (r == 0)
-			qcow2_free_entry(q, entry, guest + ((uint64_t)i << q->cluster_bits));
+			qcow2_free_entry(q, e, guest + ((uint64_t)i << q->cluster_bits));
 	}
 	return r;
 }
@@ -49,7 +49,8 @@ static int drop_table(struct qcow2 *q, uint64_t i, be64 *copy, struct err *err)
 	if (r < 0 || !l2)
 		return r;
 	for (uint64_t at = 0; r == 0 && at < q->cluster; at += q->cache.slice)
-		r = free_slice(q, l2 + at, guest + (at / 8 << q->cluster_bits), copy, err);
+		r = free_slice(q, l2 + at, guest + (at / qcow2_entry_bytes(q) << q->cluster_bits),
+			       copy, err);
 	if (r < 0)
 		return r;
 	if (own)

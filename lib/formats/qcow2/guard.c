@@ -143,16 +143,16 @@ int qcow2_guard_build(struct qcow2 *q, struct err *err)
 	return r;
 }
 
-int qcow2_guard_entry(struct qcow2 *q, uint64_t entry, uint64_t at, struct err *err)
+int qcow2_guard_entry(struct qcow2 *q, struct l2_entry e, uint64_t at, struct err *err)
 {
 	uint64_t first = 0, n;
-	int r = qcow2_check_entry(q, entry, at, err);
+	int r = qcow2_check_entry(q, e, at, err);
 
 	if (r < 0)
 		return r;
-	qcow2_entry_clusters(q, entry, &first, &n);
+	qcow2_entry_clusters(q, e, &first, &n);
 	if (!n || !qcow2_guarded(q, first << q->cluster_bits, n << q->cluster_bits))
 		return 0;
 	return qcow2_mark_corrupt(q, at, err, "L2 entry 0x%016" PRIx64 " points to metadata",
-				  entry);
+				  e.raw);
 }

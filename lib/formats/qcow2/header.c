@@ -30,25 +30,14 @@ struct cursor {
 	uint64_t at, end;
 };
 
-uint64_t header_max_size(unsigned cluster_bits)
+static unsigned entry_bits(const struct header *h)
 {
-	uint64_t per_l2 = UINT64_C(1) << (cluster_bits - 3);
-	uint64_t clusters = QCOW2_MAX_L1_BYTES / 8 * per_l2;
-
-	return min_u64(clusters << cluster_bits, INT64_MAX);
+	return h->incompat & INCOMPAT_EXTL2 ? 4 : 3;
 }
 
-uint64_t header_l1_entries(uint64_t size, unsigned cluster_bits)
+uint64_t header_l1_entries(const struct header *h, uint64_t size)
 {
-	return div_up(size, UINT64_C(1) << (cluster_bits + cluster_bits - 3));
-}
-
-/* L1 entries that this header needs: extended L2 entries are twice as long. */
-static uint64_t needed_l1(const struct header *h)
-{
-	unsigned entry_bits = h->incompat & INCOMPAT_EXTL2 ? 4 : 3;
-
-	return div_up(h->size, UINT64_C(1) << (h->cluster_bits + h->cluster_bits - entry_bits));
+	return div_up(size, UINT64_C(1) << (h->cluster_bits + h->cluster_bits - entry_bits(h)));
 }
 
 void header_free(struct header *h)
@@ -90,6 +79,13 @@ static void decode_fixed(const unsigned char *buf, struct header *h)
 	h->header_length = be32_get(d.header_length);
 	if (h->header_length > offsetof(struct disk_header, compression_type))
 		h->compression = d.compression_type;
+}
+
+uint64_t header_max_size(const struct header *h)
+{
+	uint64_t clusters = QCOW2_MAX_L1_BYTES / 8 << (h->cluster_bits - entry_bits(h));
+
+	return min_u64(clusters << h->cluster_bits, INT64_MAX);
 }
 
 /* A table of `bytes` at `off`: aligned to clusters, and the end fits a file offset. */
@@ -145,6 +141,9 @@ static int validate_tables(struct io *file, const struct header *h, struct err *
 	uint64_t bytes;
 	int r;
 
+	if ((h->incompat & INCOMPAT_EXTL2) && h->cluster_bits < 14)
+		return io_corrupt(file, err, 72,
+				  "extended L2 entries need clusters of at least 16 KiB");
 	if (h->crypt_method > 2)
 		return err_set(err, ENOTSUP, "%s: unsupported encryption method %" PRIu32,
 			       file->name, h->crypt_method);
@@ -152,7 +151,7 @@ static int validate_tables(struct io *file, const struct header *h, struct err *
 	if (bytes > QCOW2_MAX_L1_BYTES)
 		return io_corrupt(file, err, 36, "active L1 table too large: %" PRIu32 " entries",
 				  h->l1_size);
-	if (h->size > header_max_size(h->cluster_bits) || h->l1_size < needed_l1(h))
+	if (h->size > header_max_size(h) || h->l1_size < header_l1_entries(h, h->size))
 		return io_corrupt(file, err, 36,
 				  "L1 table is too small: %" PRIu32 " entries for %" PRIu64
 				  " bytes",

@@ -11,34 +11,27 @@
 
 #include "base/cleanup.h"
 
-enum l2_type qcow2_l2_type(const struct qcow2 *q, uint64_t entry)
+int qcow2_check_entry(struct qcow2 *q, struct l2_entry e, uint64_t at, struct err *err)
 {
-	if (entry & ENTRY_COMPRESSED)
-		return L2_CODED;
-	if (entry & ENTRY_ZERO)
-		return entry & ENTRY_OFFSET ? L2_ZERO_ALLOC : L2_ZERO_PLAIN;
-	if (qcow2_has_data_file(q) && (entry & ENTRY_COPIED))
-		return L2_NORMAL; /* offset 0 is a place as any other */
-	return entry & ENTRY_OFFSET ? L2_NORMAL : L2_UNALLOCATED;
-}
+	const char *fact = NULL;
 
-int qcow2_check_entry(struct qcow2 *q, uint64_t entry, uint64_t at, struct err *err)
-{
-	if ((entry & ENTRY_COMPRESSED) && qcow2_has_data_file(q))
-		return io_corrupt(q->img.file, err, at,
-				  "L2 entry 0x%016" PRIx64 ": compressed cluster in an image with "
-				  "an external data file",
-				  entry);
-	if (entry & ENTRY_COMPRESSED)
+	if ((e.raw & ENTRY_COMPRESSED) && !qcow2_has_data_file(q))
 		return 0;
-	if (!is_aligned(entry & ENTRY_OFFSET, q->cluster))
-		return io_corrupt(q->img.file, err, at,
-				  "L2 entry 0x%016" PRIx64 " is not cluster-aligned", entry);
-	if ((entry & ENTRY_ZERO) && q->h.version < 3)
-		return io_corrupt(q->img.file, err, at,
-				  "L2 entry 0x%016" PRIx64 ": zero cluster in a version 2 image",
-				  entry);
-	return 0;
+	if (e.raw & ENTRY_COMPRESSED)
+		fact = ": compressed cluster in an image with an external data file";
+	else if (!is_aligned(e.raw & ENTRY_OFFSET, q->cluster))
+		fact = " is not cluster-aligned";
+	else if (e.zero && q->h.version < 3)
+		fact = ": zero cluster in a version 2 image";
+	else if (e.alloc & e.zero)
+		fact = " has subclusters that are both allocated and zeros";
+	else if (qcow2_extended(q) && e.alloc && !(e.raw & ENTRY_OFFSET))
+		fact = " has allocated subclusters but no cluster";
+	if (!fact)
+		return 0;
+	if (!qcow2_extended(q))
+		e.raw |= e.zero;
+	return io_corrupt(q->img.file, err, at, "L2 entry 0x%016" PRIx64 "%s", e.raw, fact);
 }
 
 int qcow2_l2_offset(struct qcow2 *q, uint64_t l1_index, uint64_t *host, struct err *err)
@@ -54,7 +47,7 @@ int qcow2_l2_offset(struct qcow2 *q, uint64_t l1_index, uint64_t *host, struct e
 
 unsigned qcow2_slice_entries(const struct qcow2 *q)
 {
-	return (unsigned)(q->cache.slice / 8);
+	return (unsigned)(q->cache.slice / qcow2_entry_bytes(q));
 }
 
 unsigned qcow2_slice_index(const struct qcow2 *q, uint64_t off)
@@ -66,74 +59,86 @@ int qcow2_l2_slice(struct qcow2 *q, uint64_t l2, uint64_t off, struct mslice **s
 {
 	uint64_t index = (off >> q->cluster_bits) & ((UINT64_C(1) << q->l2_bits) - 1);
 
-	return mcache_get(&q->cache, l2 + index * 8, "L2 table", s, err);
+	return mcache_get(&q->cache, l2 + index * qcow2_entry_bytes(q), "L2 table", s, err);
 }
 
-/* The kind of extent that an entry makes, and its host offset. */
-static enum ext_kind entry_extent(const struct qcow2 *q, uint64_t entry, uint64_t *host)
+/*
+ * The extent that begins with subcluster k of an entry: its kind, its host offset, and how many
+ * subclusters of this cluster belong to it.
+ */
+static unsigned sub_extent(const struct qcow2 *q, struct l2_entry e, unsigned k,
+			   enum ext_kind *kind, uint64_t *host)
 {
-	*host = EXT_NO_HOST;
-	switch (qcow2_l2_type(q, entry)) {
-	case L2_CODED:
-		*host = entry;
-		return EXT_CODED;
-	case L2_ZERO_ALLOC:
-		*host = entry & ENTRY_OFFSET;
-		return EXT_ZERO;
-	case L2_ZERO_PLAIN:
-		return EXT_ZERO;
-	case L2_NORMAL:
-		*host = entry & ENTRY_OFFSET;
-		return EXT_DATA;
-	default:
-		return EXT_ABSENT;
+	uint32_t same;
+
+	if (e.raw & ENTRY_COMPRESSED) {
+		*kind = EXT_CODED;
+		*host = e.raw;
+		return (1U << (q->cluster_bits - q->sub_bits)) - k;
 	}
+	if (e.alloc >> k & 1) {
+		*kind = EXT_DATA;
+		same = e.alloc;
+	} else if (e.zero >> k & 1) {
+		*kind = EXT_ZERO;
+		same = e.zero;
+	} else {
+		*kind = EXT_ABSENT;
+		same = ~(e.alloc | e.zero) & qcow2_all_subs(q);
+	}
+	*host = EXT_NO_HOST;
+	if (qcow2_entry_placed(e))
+		*host = (e.raw & ENTRY_OFFSET) + ((uint64_t)k << q->sub_bits);
+	return (unsigned)__builtin_ctzll(~((uint64_t)same >> k));
 }
 
-/* How many entries from i on continue the extent that entry i begins. */
-static unsigned count_run(const struct qcow2 *q, const be64 *table, unsigned i, unsigned end)
+/*
+ * The extent that begins with subcluster k of entry i of a slice: its kind, host offset, and in
+ * subclusters how long it is, counted up to about `want`.
+ */
+static uint64_t count_run(const struct qcow2 *q, const void *table, unsigned i, unsigned k,
+			  uint64_t want, struct extent *ext)
 {
-	uint64_t first = be64_get(table[i]), host, next_host;
-	enum ext_kind kind = entry_extent(q, first, &host);
-	unsigned n = 1;
+	unsigned subs = 1U << (q->cluster_bits - q->sub_bits), end = qcow2_slice_entries(q);
+	uint64_t n = sub_extent(q, qcow2_entry_load(q, table, i), k, &ext->kind, &ext->host), host;
+	enum ext_kind kind;
 
-	if (kind == EXT_CODED)
-		return 1;
-	for (; i + n < end; n++) {
-		uint64_t entry = be64_get(table[i + n]);
+	if (ext->kind == EXT_CODED)
+		return n;
+	/* As long as whole clusters end with it, it may go on in the next one. */
+	while (!((k + n) & (subs - 1)) && n < want && ++i < end) {
+		struct l2_entry e = qcow2_entry_load(q, table, i);
+		unsigned more = sub_extent(q, e, 0, &kind, &host);
 
-		if (entry_extent(q, entry, &next_host) != kind)
+		if ((e.alloc & e.zero) || kind != ext->kind ||
+		    host != (ext->host == EXT_NO_HOST ? EXT_NO_HOST
+						      : ext->host + (n << q->sub_bits)))
 			break;
-		if (host == EXT_NO_HOST ? next_host != EXT_NO_HOST
-					: next_host != host + ((uint64_t)n << q->cluster_bits))
-			break;
+		n += more;
 	}
 	return n;
 }
 
 static int map_slice(struct qcow2 *q, uint64_t l2, struct extent *ext, struct err *err)
 {
-	uint64_t in_cluster = ext->off & (q->cluster - 1), entry, run, at;
-	unsigned i, end;
+	uint64_t sub = UINT64_C(1) << q->sub_bits, in_sub = ext->off & (sub - 1), run;
+	unsigned i = qcow2_slice_index(q, ext->off);
+	unsigned k = (unsigned)((ext->off & (q->cluster - 1)) >> q->sub_bits);
+	uint64_t at;
 	struct mslice *s;
 	int r = qcow2_l2_slice(q, l2, ext->off, &s, err);
 
 	if (r < 0)
 		return r;
-	i = qcow2_slice_index(q, ext->off);
-	end = (unsigned)min_u64(qcow2_slice_entries(q),
-				i + div_up(in_cluster + ext->len, q->cluster));
-	entry = be64_get(((be64 *)(void *)s->data)[i]);
-	at = s->host + (uint64_t)i * 8;
-	r = qcow2_check_entry(q, entry, at, err);
+	at = s->host + (uint64_t)i * qcow2_entry_bytes(q);
+	r = qcow2_check_entry(q, qcow2_entry_load(q, s->data, i), at, err);
 	if (r < 0)
 		return r;
-	run = count_run(q, (be64 *)(void *)s->data, i, end);
-	ext->kind = entry_extent(q, entry, &ext->host);
-	ext->len = min_u64(ext->len, (run << q->cluster_bits) - in_cluster);
+	run = count_run(q, s->data, i, k, (in_sub + ext->len + sub - 1) >> q->sub_bits, ext);
+	ext->len = min_u64(ext->len, (run << q->sub_bits) - in_sub);
 	ext->io = NULL;
 	if (ext->host != EXT_NO_HOST && ext->kind != EXT_CODED)
-		ext->host += in_cluster;
+		ext->host += in_sub;
 	if (ext->host != EXT_NO_HOST)
 		ext->io = q->img.data;
 	if (ext->io && qcow2_has_data_file(q))

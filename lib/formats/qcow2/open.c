@@ -59,8 +59,9 @@ static void note_unreadable(struct qcow2 *q)
 	q->unreadable = true;
 	if (q->h.crypt_method)
 		q->unreadable_why = "the image is encrypted, which is not supported";
-	else if (q->h.incompat & INCOMPAT_EXTL2)
-		q->unreadable_why = "the image has extended L2 entries, which are not supported";
+	else if ((q->h.incompat & INCOMPAT_EXTL2) && qcow2_has_data_file(q))
+		q->unreadable_why = "the image has extended L2 entries and an external data file, "
+				    "which is not supported";
 	else
 		q->unreadable = false;
 }
@@ -86,10 +87,12 @@ static int publish_header(struct qcow2 *q, struct err *err)
 	q->cluster_bits = q->h.cluster_bits;
 	q->cluster = UINT64_C(1) << q->cluster_bits;
 	q->l2_bits = q->cluster_bits - entry_bits;
+	q->sub_bits = q->cluster_bits - (q->h.incompat & INCOMPAT_EXTL2 ? 5 : 0);
 	q->refblock_bits = q->cluster_bits + 3 - q->h.refcount_order;
 	note_unreadable(q);
 	img->io.size = q->h.size;
 	img->unit = q->cluster;
+	img->grain = UINT64_C(1) << q->sub_bits;
 	img->codec = q->h.compression == COMPRESSION_ZSTD ? CODEC_ZSTD : CODEC_DEFLATE;
 	free(img->backing_name);
 	free(img->backing_format);

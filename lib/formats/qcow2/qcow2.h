@@ -51,6 +51,7 @@ struct qcow2 {
 	unsigned cluster_bits;
 	uint64_t cluster;       /* bytes */
 	unsigned l2_bits;       /* log2 of entries per L2 table */
+	unsigned sub_bits;      /* log2 of a subcluster's bytes; cluster_bits without extended L2 */
 	unsigned refblock_bits; /* log2 of refcounts per refcount block */
 	bool unreadable; /* guest data must not be touched: a feature, a broken table; see open.c */
 	const char *unreadable_why;
@@ -129,11 +130,84 @@ int qcow2_l2_slice(struct qcow2 *q, uint64_t l2, uint64_t off, struct mslice **s
 unsigned qcow2_slice_index(const struct qcow2 *q, uint64_t off);
 unsigned qcow2_slice_entries(const struct qcow2 *q);
 
-/* Type of an L2 entry, and a check of what it says. */
-enum l2_type { L2_UNALLOCATED, L2_ZERO_PLAIN, L2_ZERO_ALLOC, L2_NORMAL, L2_CODED };
-enum l2_type qcow2_l2_type(const struct qcow2 *q, uint64_t entry);
-/* at: file offset of the entry, for the message. */
-int qcow2_check_entry(struct qcow2 *q, uint64_t entry, uint64_t at, struct err *err);
+/*
+ * One L2 entry in memory. A cluster has 32 subclusters with extended L2 entries, else it is its only
+ * one; bit k of alloc and zero stands for subcluster k. The cluster is at the offset in raw, and
+ * subcluster k is k subclusters behind: alloc says that its data is there, zero that it reads as
+ * zeros, neither that it is absent. On disk a standard entry says it by its offset and zero flag.
+ */
+struct l2_entry {
+	uint64_t raw;         /* flags and offset, without the zero flag of standard entries */
+	uint32_t alloc, zero; /* never both for one subcluster; compressed: both 0 */
+};
+
+static inline bool qcow2_extended(const struct qcow2 *q)
+{
+	return q->sub_bits != q->cluster_bits;
+}
+
+/* Bytes of an L2 entry on disk. */
+static inline unsigned qcow2_entry_bytes(const struct qcow2 *q)
+{
+	return qcow2_extended(q) ? 16 : 8;
+}
+
+/* The bits of all subclusters of a cluster. */
+static inline uint32_t qcow2_all_subs(const struct qcow2 *q)
+{
+	return qcow2_extended(q) ? UINT32_MAX : 1;
+}
+
+/* Entry i of a piece of an L2 table in memory. */
+static inline struct l2_entry qcow2_entry_load(const struct qcow2 *q, const void *table, unsigned i)
+{
+	const be64 *t = (const be64 *)table + (qcow2_extended(q) ? i * 2 : i);
+	struct l2_entry e = {.raw = be64_get(t[0])};
+
+	if (e.raw & ENTRY_COMPRESSED)
+		return e;
+	if (qcow2_extended(q)) {
+		uint64_t bits = be64_get(t[1]);
+
+		e.alloc = (uint32_t)bits;
+		e.zero = (uint32_t)(bits >> 32);
+		return e;
+	}
+	e.zero = e.raw & ENTRY_ZERO;
+	e.raw &= ~ENTRY_ZERO;
+	/* In an external data file offset 0 is a place as any other. */
+	e.alloc = !e.zero &&
+		  (e.raw & (qcow2_has_data_file(q) ? ENTRY_OFFSET | ENTRY_COPIED : ENTRY_OFFSET));
+	return e;
+}
+
+static inline void qcow2_entry_store(const struct qcow2 *q, void *table, unsigned i,
+				     struct l2_entry e)
+{
+	be64 *t = (be64 *)table + (qcow2_extended(q) ? i * 2 : i);
+
+	if (qcow2_extended(q)) {
+		t[0] = be64_make(e.raw);
+		t[1] = be64_make((uint64_t)e.zero << 32 | e.alloc);
+	} else {
+		/* ENTRY_ZERO is the bit of the only subcluster. */
+		t[0] = be64_make(e.raw | e.zero);
+	}
+}
+
+/* Whether an entry has a cluster, with or without data; and whether nobody else refers to it. */
+static inline bool qcow2_entry_placed(struct l2_entry e)
+{
+	return !(e.raw & ENTRY_COMPRESSED) && ((e.raw & ENTRY_OFFSET) || e.alloc);
+}
+
+static inline bool qcow2_entry_own(struct l2_entry e)
+{
+	return qcow2_entry_placed(e) && (e.raw & ENTRY_COPIED);
+}
+
+/* Checks what an entry says. at: file offset of the entry, for the message. */
+int qcow2_check_entry(struct qcow2 *q, struct l2_entry e, uint64_t at, struct err *err);
 
 /* ---- refcount.c ---- */
 int qcow2_refcount_get(struct qcow2 *q, uint64_t cluster, uint64_t *count, struct err *err);
@@ -169,9 +243,9 @@ void qcow2_unalloc(struct qcow2 *q, uint64_t first, uint64_t n);
 /* Lowers the refcounts at the end of the next turn. Never fails: at worst clusters leak. */
 void qcow2_park(struct qcow2 *q, uint64_t first, uint64_t n);
 /* Parks what an L2 entry refers to (nothing, a cluster, the clusters of a compressed stream). */
-void qcow2_park_entry(struct qcow2 *q, uint64_t entry);
+void qcow2_park_entry(struct qcow2 *q, struct l2_entry e);
 /* The host clusters that an entry refers to: *first, *n (0: none). */
-void qcow2_entry_clusters(const struct qcow2 *q, uint64_t entry, uint64_t *first, uint64_t *n);
+void qcow2_entry_clusters(const struct qcow2 *q, struct l2_entry e, uint64_t *first, uint64_t *n);
 /* ---- guard.c: the host clusters that hold metadata ---- */
 /* From the tables in memory. -EUCLEAN, marked as corrupt: two of them share a cluster. */
 int qcow2_guard_build(struct qcow2 *q, struct err *err);
@@ -185,7 +259,7 @@ int qcow2_guard_claim(struct qcow2 *q, uint64_t host, uint64_t len, const char *
  * Whether what an L2 entry refers to may be written to in place, or given back. at: file offset of
  * the entry. -EUCLEAN: misaligned, or it is metadata; the image is then marked as corrupt.
  */
-int qcow2_guard_entry(struct qcow2 *q, uint64_t entry, uint64_t at, struct err *err);
+int qcow2_guard_entry(struct qcow2 *q, struct l2_entry e, uint64_t at, struct err *err);
 
 /* ---- write.c ---- */
 int qcow2_place(struct img *img, uint64_t off, uint64_t len, struct placement *p, struct err *err);
@@ -200,7 +274,7 @@ int qcow2_discard(struct img *img, uint64_t off, uint64_t len, uint64_t *did, st
 int qcow2_unmap(struct img *img, uint64_t off, uint64_t len, uint64_t *did, struct err *err);
 
 /* What an entry refers to goes; guest: the offset that it is for. */
-void qcow2_free_entry(struct qcow2 *q, uint64_t entry, uint64_t guest);
+void qcow2_free_entry(struct qcow2 *q, struct l2_entry e, uint64_t guest);
 /* Forgets clusters, so that the backing file is seen. */
 int qcow2_drop(struct img *img, uint64_t off, uint64_t len, uint64_t *did, struct err *err);
 
@@ -275,7 +349,7 @@ int qcow2_tree_copied(struct qcow2 *q, be64 *l1, uint32_t n, bool clear_all, str
  * Calls fn for every L2 entry that is not 0; what fn makes of it goes to the cache, and from there,
  * in parts and without a flush, to the disk: what the new entries need must be durable before.
  */
-typedef int qcow2_entry_fn(void *ctx, be64 *entry, uint64_t at, struct err *err);
+typedef int qcow2_entry_fn(void *ctx, struct l2_entry *e, uint64_t at, struct err *err);
 int qcow2_tree_each(struct qcow2 *q, const be64 *l1, uint32_t n, qcow2_entry_fn *fn, void *ctx,
 		    struct err *err);
 

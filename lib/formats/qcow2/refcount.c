@@ -551,35 +551,29 @@ void qcow2_park(struct qcow2 *q, uint64_t first, uint64_t n)
 		q->parked[q->n_parked++] = first++;
 }
 
-void qcow2_entry_clusters(const struct qcow2 *q, uint64_t entry, uint64_t *first, uint64_t *n)
+void qcow2_entry_clusters(const struct qcow2 *q, struct l2_entry e, uint64_t *first, uint64_t *n)
 {
 	uint64_t host, len;
 
 	*n = 0;
 	if (qcow2_has_data_file(q))
 		return;
-	switch (qcow2_l2_type(q, entry)) {
-	case L2_CODED:
-		host = coded_offset(entry, q->cluster_bits);
-		len = coded_length(entry, q->cluster_bits);
+	if (e.raw & ENTRY_COMPRESSED) {
+		host = coded_offset(e.raw, q->cluster_bits);
+		len = coded_length(e.raw, q->cluster_bits);
 		*first = host >> q->cluster_bits;
 		*n = ((host + len - 1) >> q->cluster_bits) - *first + 1;
-		break;
-	case L2_NORMAL:
-	case L2_ZERO_ALLOC:
-		*first = (entry & ENTRY_OFFSET) >> q->cluster_bits;
+	} else if (e.raw & ENTRY_OFFSET) {
+		*first = (e.raw & ENTRY_OFFSET) >> q->cluster_bits;
 		*n = 1;
-		break;
-	default:
-		break;
 	}
 }
 
-void qcow2_park_entry(struct qcow2 *q, uint64_t entry)
+void qcow2_park_entry(struct qcow2 *q, struct l2_entry e)
 {
 	uint64_t first = 0, n;
 
-	qcow2_entry_clusters(q, entry, &first, &n);
+	qcow2_entry_clusters(q, e, &first, &n);
 	if (n)
 		qcow2_park(q, first, n);
 }

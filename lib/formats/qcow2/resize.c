@@ -200,7 +200,7 @@ static int set_size(struct qcow2 *q, uint64_t size, struct err *err)
 static int grow(struct qcow2 *q, uint64_t size, int mode, struct err *err)
 {
 	uint64_t old = q->h.size;
-	int r = grow_l1(q, header_l1_entries(size, q->cluster_bits), err);
+	int r = grow_l1(q, header_l1_entries(&q->h, size), err);
 
 	if (r < 0)
 		return r;
@@ -260,7 +260,7 @@ int qcow2_may_resize(struct qcow2 *q, uint64_t size, unsigned version, int mode,
 		return err_set(err, ENOTSUP, "Can't resize a v2 image which has snapshots");
 	if (mode != PREALLOC_OFF && size < q->h.size)
 		return err_set(err, EINVAL, "Preallocation can't be used for shrinking an image");
-	if (size > header_max_size(q->cluster_bits))
+	if (size > header_max_size(&q->h))
 		return err_set(err, EFBIG,
 			       "%s: %" PRIu64 " bytes are too large for clusters of %" PRIu64
 			       " bytes",

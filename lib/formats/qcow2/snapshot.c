@@ -537,7 +537,7 @@ static int snapshot_apply(struct img *img, unsigned index, struct err *err)
 	/* They say what was written to the disk as it is now. */
 	if (q->bitmaps->dir.n)
 		return err_set(err, EBUSY, "Device has active dirty bitmaps");
-	if (new.size > header_max_size(q->cluster_bits))
+	if (new.size > header_max_size(&q->h))
 		return io_corrupt(img->file, err, q->h.snapshots_offset,
 				  "snapshot '%s' has a disk of %" PRIu64 " bytes",
 				  q->snap[index].name, new.size);
@@ -545,7 +545,7 @@ static int snapshot_apply(struct img *img, unsigned index, struct err *err)
 		return err_set(err, ENOTSUP,
 			       "%s: the disk had another size, which a version 2 image cannot undo",
 			       img->io.name);
-	need = header_l1_entries(new.size, q->cluster_bits);
+	need = header_l1_entries(&q->h, new.size);
 	r = qcow2_snapshot_l1(q, &q->snap_disk[index], need, &new.l1, &new.entries, err);
 	if (r == 0)
 		r = qcow2_tree_check(q, new.l1, new.entries, +1, err);
@@ -569,12 +569,12 @@ static int snapshot_view(struct img *img, unsigned index, struct err *err)
 
 	if (r < 0)
 		return r;
-	if (size > header_max_size(q->cluster_bits))
+	if (size > header_max_size(&q->h))
 		return io_corrupt(img->file, err, q->h.snapshots_offset,
 				  "snapshot '%s' has a disk of %" PRIu64 " bytes",
 				  q->snap[index].name, size);
-	r = qcow2_snapshot_l1(q, &q->snap_disk[index], header_l1_entries(size, q->cluster_bits),
-			      &l1, &n, err);
+	r = qcow2_snapshot_l1(q, &q->snap_disk[index], header_l1_entries(&q->h, size), &l1, &n,
+			      err);
 	if (r < 0)
 		return r;
 	free(q->l1);

@@ -20,7 +20,7 @@ struct walk {
 	qcow2_entry_fn *fn; /* each */
 	void *ctx;
 	int (*table)(struct walk *, be64 *l1_entry, struct err *);
-	int (*entry)(struct walk *, be64 *l2_entry, uint64_t at, struct err *);
+	int (*entry)(struct walk *, struct l2_entry *, uint64_t at, struct err *);
 };
 
 /*
@@ -37,11 +37,15 @@ static int walk_slice(struct walk *w, uint64_t host, be64 *copy, struct err *err
 		return r;
 	memcpy(copy, s->data, q->cache.slice);
 	for (unsigned i = 0; i < qcow2_slice_entries(q); i++) {
-		if (!be64_get(copy[i]))
+		struct l2_entry e = qcow2_entry_load(q, copy, i), old = e;
+
+		if (!e.raw && !e.zero && !e.alloc)
 			continue;
-		r = w->entry(w, &copy[i], host + (uint64_t)i * 8, err);
+		r = w->entry(w, &e, host + i * qcow2_entry_bytes(q), err);
 		if (r < 0)
 			return r;
+		if (memcmp(&e, &old, sizeof(e)) != 0)
+			qcow2_entry_store(q, copy, i, e);
 	}
 	r = mcache_get(&q->cache, host, "L2 table", &s, err);
 	if (r < 0 || !memcmp(copy, s->data, q->cache.slice))
@@ -137,14 +141,14 @@ static int check_table(struct walk *w, be64 *l1_entry, struct err *err)
 	return check_count(w, host >> w->q->cluster_bits, false, host, err);
 }
 
-static int check_entry(struct walk *w, be64 *l2_entry, uint64_t at, struct err *err)
+static int check_entry(struct walk *w, struct l2_entry *e, uint64_t at, struct err *err)
 {
-	uint64_t entry = be64_get(*l2_entry), first = 0, n;
-	int r = qcow2_guard_entry(w->q, entry, at, err);
+	uint64_t first = 0, n;
+	int r = qcow2_guard_entry(w->q, *e, at, err);
 
-	qcow2_entry_clusters(w->q, entry, &first, &n);
+	qcow2_entry_clusters(w->q, *e, &first, &n);
 	for (uint64_t i = 0; r == 0 && i < n; i++)
-		r = check_count(w, first + i, entry & ENTRY_COMPRESSED, at, err);
+		r = check_count(w, first + i, e->raw & ENTRY_COMPRESSED, at, err);
 	return r;
 }
 
@@ -199,13 +203,13 @@ static int count_table(struct walk *w, be64 *l1_entry, struct err *err)
 	return r;
 }
 
-static int count_entry(struct walk *w, be64 *l2_entry, uint64_t at, struct err *err)
+static int count_entry(struct walk *w, struct l2_entry *e, uint64_t at, struct err *err)
 {
 	uint64_t first = 0, n;
 	int r = 0;
 
 	(void)at;
-	qcow2_entry_clusters(w->q, be64_get(*l2_entry), &first, &n);
+	qcow2_entry_clusters(w->q, *e, &first, &n);
 	for (uint64_t i = 0; r == 0 && i < n; i++)
 		r = qcow2_refcount_add(w->q, first + i, w->delta, err);
 	return r;
@@ -220,35 +224,34 @@ int qcow2_tree_refcounts(struct qcow2 *q, const be64 *l1, uint32_t n, int delta,
 
 /* ---- COPIED ---- */
 
-static int set_copied(struct walk *w, be64 *entry, uint64_t host, struct err *err)
+static int set_copied(struct walk *w, uint64_t *entry, struct err *err)
 {
-	uint64_t v = be64_get(*entry) & ~ENTRY_COPIED, count = 0;
-	int r = w->clear_all ? 0
-			     : qcow2_refcount_get(w->q, host >> w->q->cluster_bits, &count, err);
+	uint64_t host = *entry & ENTRY_OFFSET, count = 0;
+	int r = 0;
 
+	if (host && !w->clear_all)
+		r = qcow2_refcount_get(w->q, host >> w->q->cluster_bits, &count, err);
 	if (r == 0)
-		*entry = be64_make(count == 1 ? v | ENTRY_COPIED : v);
+		*entry = (*entry & ~ENTRY_COPIED) | (count == 1 ? ENTRY_COPIED : 0);
 	return r;
 }
 
 static int copied_table(struct walk *w, be64 *l1_entry, struct err *err)
 {
-	return set_copied(w, l1_entry, be64_get(*l1_entry) & ENTRY_OFFSET, err);
+	uint64_t entry = be64_get(*l1_entry);
+	int r = set_copied(w, &entry, err);
+
+	*l1_entry = be64_make(entry);
+	return r;
 }
 
-static int copied_entry(struct walk *w, be64 *l2_entry, uint64_t at, struct err *err)
+static int copied_entry(struct walk *w, struct l2_entry *e, uint64_t at, struct err *err)
 {
-	uint64_t entry = be64_get(*l2_entry);
-
 	(void)at;
-	switch (qcow2_l2_type(w->q, entry)) {
-	case L2_NORMAL:
-	case L2_ZERO_ALLOC:
-		return set_copied(w, l2_entry, entry & ENTRY_OFFSET, err);
-	default: /* never for compressed clusters, nor where nothing is */
-		*l2_entry = be64_make(entry & ~ENTRY_COPIED);
-		return 0;
-	}
+	if (!(e->raw & ENTRY_COMPRESSED))
+		return set_copied(w, &e->raw, err);
+	e->raw &= ~ENTRY_COPIED; /* never for compressed clusters */
+	return 0;
 }
 
 int qcow2_tree_copied(struct qcow2 *q, be64 *l1, uint32_t n, bool clear_all, struct err *err)
@@ -269,9 +272,9 @@ static int each_table(struct walk *w, be64 *l1_entry, struct err *err)
 	return 0;
 }
 
-static int each_entry(struct walk *w, be64 *l2_entry, uint64_t at, struct err *err)
+static int each_entry(struct walk *w, struct l2_entry *e, uint64_t at, struct err *err)
 {
-	return w->fn(w->ctx, l2_entry, at, err);
+	return w->fn(w->ctx, e, at, err);
 }
 
 int qcow2_tree_each(struct qcow2 *q, const be64 *l1, uint32_t n, qcow2_entry_fn *fn, void *ctx,

@@ -11,11 +11,6 @@
 
 #include "base/cleanup.h"
 
-static be64 *entries_of(struct mslice *s)
-{
-	return (be64 *)(void *)s->data;
-}
-
 /* Content for a new table: a copy of the old one, or empty. */
 static int write_new_table(struct qcow2 *q, uint64_t old, uint64_t host, struct err *err)
 {
@@ -67,56 +62,65 @@ static int begin(struct qcow2 *q, struct err *err)
 	return q->writing ? 0 : qcow2_begin_write(q, err);
 }
 
-/* Entries from i on that are plain data of our own at neighbouring host offsets. */
-static unsigned own_run(const struct qcow2 *q, const be64 *table, unsigned i, unsigned end)
+/* File offset of entry i of a slice, for messages. */
+static uint64_t entry_at(const struct qcow2 *q, const struct mslice *s, unsigned i)
 {
-	uint64_t first = be64_get(table[i]);
-	unsigned n = 0;
-
-	if (qcow2_l2_type(q, first) != L2_NORMAL || !(first & ENTRY_COPIED))
-		return 0;
-	while (i + n < end && be64_get(table[i + n]) == first + ((uint64_t)n << q->cluster_bits))
-		n++;
-	return n;
+	return s->host + (uint64_t)i * qcow2_entry_bytes(q);
 }
 
-/* Entries from i on that need new space: neither data nor zeroed space of our own. */
-static unsigned new_run(const struct qcow2 *q, const be64 *table, unsigned i, unsigned end)
+/* The subclusters of a cluster that its bytes [from, to) touch, to > from. */
+static uint32_t sub_mask(const struct qcow2 *q, uint64_t from, uint64_t to)
 {
-	unsigned n = 0;
+	unsigned first = (unsigned)(from >> q->sub_bits);
+	unsigned last = (unsigned)((to - 1) >> q->sub_bits);
 
-	for (; i + n < end; n++) {
-		uint64_t entry = be64_get(table[i + n]);
-		enum l2_type type = qcow2_l2_type(q, entry);
+	return UINT32_MAX >> (31 - last) & UINT32_MAX << first;
+}
 
-		if ((type == L2_NORMAL || type == L2_ZERO_ALLOC) && (entry & ENTRY_COPIED))
+/*
+ * Bytes from p->off on, at most p->len, that are data of our own at neighbouring host offsets: they
+ * can be written in place. 0: none.
+ */
+static uint64_t own_data(const struct qcow2 *q, const struct mslice *s, const struct placement *p)
+{
+	unsigned i = qcow2_slice_index(q, p->off), end = qcow2_slice_entries(q);
+	uint64_t at = p->off & (q->cluster - 1), did = 0;
+	uint64_t next = qcow2_entry_load(q, s->data, i).raw;
+
+	for (; did < p->len && i < end; i++, at = 0, next += q->cluster) {
+		struct l2_entry e = qcow2_entry_load(q, s->data, i);
+		uint64_t to = min_u64(q->cluster, at + p->len - did);
+		uint32_t missing = sub_mask(q, at, to) & ~e.alloc;
+
+		if (!qcow2_entry_own(e) || e.raw != next)
+			break;
+		if (missing) /* up to the first subcluster that is not there */
+			to = (uint64_t)__builtin_ctz(missing) << q->sub_bits;
+		did += to > at ? to - at : 0;
+		if (missing)
 			break;
 	}
-	return n;
+	return did;
 }
 
-/* Fills p for `n` whole clusters of new or reused space that begins with off's cluster. */
-static void place_fresh(struct qcow2 *q, struct placement *p, uint64_t host, uint64_t n)
+/* Entries from i on, at most n, that have no cluster of their own. */
+static unsigned new_run(const struct qcow2 *q, const struct mslice *s, unsigned i, uint64_t n)
 {
-	uint64_t end;
+	unsigned run = 0, most = (unsigned)min_u64(n, qcow2_slice_entries(q) - i);
 
-	p->fresh = true;
-	p->host = host;
-	p->start = round_down(p->off, q->cluster);
-	p->span = n << q->cluster_bits;
-	end = min_u64(p->start + p->span, p->off + p->len);
-	p->len = end - p->off;
+	while (run < most && !qcow2_entry_own(qcow2_entry_load(q, s->data, i + run)))
+		run++;
+	return run;
 }
 
 /* Whether what entries i … i+n-1 refer to may be written to or given back. */
-static int guard_run(struct qcow2 *q, const struct mslice *s, unsigned i, unsigned n,
+static int guard_run(struct qcow2 *q, const struct mslice *s, unsigned i, uint64_t n,
 		     struct err *err)
 {
 	int r = 0;
 
-	for (unsigned end = i + n; r == 0 && i < end; i++)
-		r = qcow2_guard_entry(q, be64_get(((const be64 *)(const void *)s->data)[i]),
-				      s->host + (uint64_t)i * 8, err);
+	for (uint64_t end = i + n; r == 0 && i < end; i++)
+		r = qcow2_guard_entry(q, qcow2_entry_load(q, s->data, i), entry_at(q, s, i), err);
 	return r;
 }
 
@@ -142,59 +146,128 @@ static int check_beyond(struct qcow2 *q, uint64_t host, uint64_t len, uint64_t a
 	return 0;
 }
 
-/* The place is known. n: clusters that are to be made; own: that are there. */
-static int place_in_data_file(struct qcow2 *q, struct placement *p, unsigned own, unsigned n,
-			      uint64_t entry, uint64_t at, struct err *err)
+/* A write into space of our own: in place, or where no data is yet, one cluster at a time. */
+static int place_own(struct qcow2 *q, const struct mslice *s, struct placement *p, struct err *err)
 {
-	uint64_t start = round_down(p->off, q->cluster);
-	int r = 0;
+	unsigned i = qcow2_slice_index(q, p->off);
+	uint64_t in_cluster = p->off & (q->cluster - 1), did = own_data(q, s, p);
+	uint64_t sub = UINT64_C(1) << q->sub_bits, at = entry_at(q, s, i);
+	struct l2_entry e = qcow2_entry_load(q, s->data, i);
+	uint64_t host = e.raw & ENTRY_OFFSET;
+	uint32_t data;
+	int r = guard_run(q, s, i, did ? div_up(in_cluster + did, q->cluster) : 1, err);
 
-	if (qcow2_l2_type(q, entry) == L2_NORMAL || qcow2_l2_type(q, entry) == L2_ZERO_ALLOC)
-		r = qcow2_data_check(q, entry & ENTRY_OFFSET, start, at, err);
 	if (r < 0)
 		return r;
-	if (own) {
-		p->host = p->off;
-		p->len = min_u64(p->len, start + ((uint64_t)own << q->cluster_bits) - p->off);
-		return 0;
+	if (did) {
+		p->host = host + in_cluster;
+		p->len = did;
+		return check_beyond(q, p->host, p->len, at, err);
 	}
+	/* Up to the end of the cluster, or to the next subcluster that has data. */
+	p->len = min_u64(p->len, q->cluster - in_cluster);
+	data = e.alloc & sub_mask(q, in_cluster, q->cluster);
+	if (data)
+		p->len = min_u64(p->len,
+				 ((uint64_t)__builtin_ctz(data) << q->sub_bits) - in_cluster);
+	p->fresh = p->reuse = true;
+	p->start = round_down(p->off, sub);
+	p->span = round_up(p->off + p->len, sub) - p->start;
+	p->host = host + (p->start & (q->cluster - 1));
+	return check_beyond(q, p->host, p->span, at, err);
+}
+
+/* The subclusters that hold what the guest must find again when the cluster moves. */
+static uint32_t held(const struct qcow2 *q, struct l2_entry e)
+{
+	return e.raw & ENTRY_COMPRESSED ? qcow2_all_subs(q) : e.alloc;
+}
+
+/*
+ * How far the write has to begin before p->off, and to end behind `end`: up to whole subclusters,
+ * and to take along what the first and the last cluster hold. In bytes from the clusters' start.
+ */
+static void widen(const struct qcow2 *q, const struct mslice *s, const struct placement *p,
+		  uint64_t *from, uint64_t *to)
+{
+	unsigned i = qcow2_slice_index(q, p->off);
+	uint64_t at = p->off & (q->cluster - 1), last = (at + p->len - 1) >> q->cluster_bits;
+	uint32_t below = held(q, qcow2_entry_load(q, s->data, i)), above = 0;
+
+	*from = at >> q->sub_bits;
+	if (below)
+		*from = min_u64(*from, (unsigned)__builtin_ctz(below));
+	*to = ((at + p->len - 1) & (q->cluster - 1)) >> q->sub_bits;
+	if (i + last < qcow2_slice_entries(q))
+		above = held(q, qcow2_entry_load(q, s->data, (unsigned)(i + last)));
+	if (above)
+		*to = max_u64(*to, 31 - (unsigned)__builtin_clz(above));
+	*from <<= q->sub_bits;
+	*to = (*to + 1) << q->sub_bits;
+}
+
+/* A write that needs new space. */
+static int place_new(struct qcow2 *q, const struct mslice *s, struct placement *p, struct err *err)
+{
+	unsigned i = qcow2_slice_index(q, p->off);
+	uint64_t in_cluster = p->off & (q->cluster - 1), want, n, first, from, to;
+	int r;
+
+	want = div_up(in_cluster + p->len, q->cluster);
+	n = new_run(q, s, i, want);
+	r = guard_run(q, s, i, n, err);
+	if (r < 0)
+		return r;
+	widen(q, s, p, &from, &to); /* before alloc, which may push the slice out */
+	r = qcow2_alloc(q, n, &first, &n, &p->zeroed, err);
+	if (r < 0)
+		return r;
+	if (n < want) { /* less than asked for ends with a cluster */
+		p->len = (n << q->cluster_bits) - in_cluster;
+		to = q->cluster;
+	}
+	p->fresh = true;
+	p->start = p->off - in_cluster + from;
+	p->span = ((n - 1) << q->cluster_bits) + to - from;
+	p->host = (first << q->cluster_bits) + from;
+	return 0;
+}
+
+/* With an external data file the place is known: that of the guest. */
+static int place_in_data_file(struct qcow2 *q, const struct mslice *s, struct placement *p,
+			      struct err *err)
+{
+	unsigned i = qcow2_slice_index(q, p->off);
+	uint64_t start = round_down(p->off, q->cluster), did = own_data(q, s, p);
+	uint64_t n = div_up(p->off - start + (did ? did : p->len), q->cluster);
+	struct l2_entry e = qcow2_entry_load(q, s->data, i);
+	int r;
+
+	if (!did)
+		n = max_u64(new_run(q, s, i, n), 1);
+	r = guard_run(q, s, i, n, err);
+	if (r == 0 && qcow2_entry_placed(e))
+		r = qcow2_data_check(q, e.raw & ENTRY_OFFSET, start, entry_at(q, s, i), err);
+	if (r < 0)
+		return r;
+	p->host = did ? p->off : start;
+	p->len = did ? did : min_u64(p->len, start + (n << q->cluster_bits) - p->off);
+	if (did)
+		return 0;
+	p->fresh = true;
 	p->zeroed = qcow2_data_fresh(q, start);
-	place_fresh(q, p, start, n);
+	p->start = start;
+	p->span = n << q->cluster_bits;
 	return 0;
 }
 
 static int place_in_slice(struct qcow2 *q, struct mslice *s, struct placement *p, struct err *err)
 {
-	unsigned i = qcow2_slice_index(q, p->off), end, own, fresh;
-	uint64_t in_cluster = p->off & (q->cluster - 1), entry, first, got;
-	uint64_t at = s->host + (uint64_t)i * 8;
-	be64 *table = entries_of(s);
-	int r;
+	struct l2_entry e = qcow2_entry_load(q, s->data, qcow2_slice_index(q, p->off));
 
-	end = (unsigned)min_u64(qcow2_slice_entries(q),
-				i + div_up(in_cluster + p->len, q->cluster));
-	entry = be64_get(table[i]);
-	own = own_run(q, table, i, end);
-	fresh = own ? 0 : new_run(q, table, i, end);
-	r = guard_run(q, s, i, own ? own : fresh ? fresh : 1, err);
-	if (r < 0)
-		return r;
 	if (qcow2_has_data_file(q))
-		return place_in_data_file(q, p, own, own || !fresh ? 1 : fresh, entry, at, err);
-	if (own) {
-		p->host = (entry & ENTRY_OFFSET) + in_cluster;
-		p->len = min_u64(p->len, ((uint64_t)own << q->cluster_bits) - in_cluster);
-		return check_beyond(q, p->host, p->len, at, err);
-	}
-	if (!fresh) { /* zeroed space of our own: one cluster at a time */
-		place_fresh(q, p, entry & ENTRY_OFFSET, 1);
-		p->reuse = true;
-		return check_beyond(q, p->host, q->cluster, at, err);
-	}
-	r = qcow2_alloc(q, fresh, &first, &got, &p->zeroed, err);
-	if (r == 0)
-		place_fresh(q, p, first << q->cluster_bits, got);
-	return r;
+		return place_in_data_file(q, s, p, err);
+	return qcow2_entry_own(e) ? place_own(q, s, p, err) : place_new(q, s, p, err);
 }
 
 int qcow2_place(struct img *img, uint64_t off, uint64_t len, struct placement *p, struct err *err)
@@ -235,18 +308,22 @@ int qcow2_place_coded(struct img *img, uint64_t off, size_t len, struct placemen
 	return r < 0 ? r : qcow2_alloc_bytes(q, len, &p->host, err);
 }
 
-/* What entry k of a placement becomes. */
-static uint64_t placed_entry(const struct qcow2 *q, const struct placement *p, uint64_t k)
+/* What an entry becomes when subclusters `mask` were written to their place in `cluster`. */
+static struct l2_entry linked_entry(struct l2_entry old, uint32_t mask, uint64_t cluster,
+				    bool reuse)
 {
-	if (p->coded)
-		return coded_entry(p->host, p->coded, q->cluster_bits);
-	return (p->host + (k << q->cluster_bits)) | ENTRY_COPIED;
+	/* Of what moved nothing stays behind; what was reused keeps its other subclusters. */
+	return (struct l2_entry){
+		.raw = cluster | ENTRY_COPIED,
+		.alloc = reuse ? old.alloc | mask : mask,
+		.zero = old.zero & ~mask,
+	};
 }
 
 int qcow2_link(struct img *img, const struct placement *p, struct err *err)
 {
 	struct qcow2 *q = qcow2_of(img);
-	uint64_t n = p->span >> q->cluster_bits, l2;
+	uint64_t at = p->start, end = p->start + p->span, to, l2;
 	unsigned i = qcow2_slice_index(q, p->start);
 	struct mslice *s;
 	int r = own_l2(q, p->start, &l2, err);
@@ -255,12 +332,19 @@ int qcow2_link(struct img *img, const struct placement *p, struct err *err)
 		r = qcow2_l2_slice(q, l2, p->start, &s, err);
 	if (r < 0)
 		return r;
-	for (uint64_t k = 0; k < n; k++) {
-		be64 *e = &entries_of(s)[i + k];
+	for (; at < end; at = to, i++) {
+		struct l2_entry old = qcow2_entry_load(q, s->data, i), new;
+		uint64_t in_cluster = at & (q->cluster - 1);
+		uint64_t cluster = p->host + (at - p->start) - in_cluster;
 
+		to = min_u64(end, at - in_cluster + q->cluster);
 		if (!p->reuse)
-			qcow2_park_entry(q, be64_get(*e));
-		*e = be64_make(placed_entry(q, p, k));
+			qcow2_park_entry(q, old);
+		new = linked_entry(old, sub_mask(q, in_cluster, in_cluster + to - at), cluster,
+				   p->reuse);
+		if (p->coded)
+			new = (struct l2_entry){coded_entry(p->host, p->coded, q->cluster_bits)};
+		qcow2_entry_store(q, s->data, i, new);
 	}
 	mcache_mark(&q->cache, s, CLASS_L2);
 	if (qcow2_has_data_file(q))
@@ -271,24 +355,16 @@ int qcow2_link(struct img *img, const struct placement *p, struct err *err)
 void qcow2_unplace(struct img *img, const struct placement *p)
 {
 	struct qcow2 *q = qcow2_of(img);
-	uint64_t first = p->host >> q->cluster_bits, n = p->span >> q->cluster_bits;
+	uint64_t first = p->host >> q->cluster_bits;
+	uint64_t end = div_up(p->host + (p->coded ? p->coded : p->span), q->cluster);
 
-	if (p->coded)
-		n = ((p->host + p->coded - 1) >> q->cluster_bits) - first + 1;
 	if (qcow2_has_data_file(q))
 		q->stale_tail = true;
 	else if (!p->reuse)
-		qcow2_unalloc(q, first, n);
+		qcow2_unalloc(q, first, end - first);
 }
 
 /* ---- zero and discard ---- */
-
-/* How much of [off, off+len) lies in the slice of off, in clusters. */
-static unsigned slice_part(const struct qcow2 *q, uint64_t off, uint64_t len)
-{
-	return (unsigned)min_u64(qcow2_slice_entries(q) - qcow2_slice_index(q, off),
-				 div_up(len, q->cluster));
-}
 
 /* Bytes from off to where the next L2 table begins, at most len. */
 static uint64_t table_part(const struct qcow2 *q, uint64_t off, uint64_t len)
@@ -306,57 +382,66 @@ struct clear {
 	bool drop;    /* everything becomes absent */
 };
 
-/* What an entry becomes. */
-static uint64_t cleared_entry(const struct qcow2 *q, uint64_t entry, struct clear how)
+/* What an entry becomes when its subclusters `mask` are cleared; a compressed one only as a whole. */
+static struct l2_entry cleared_entry(const struct qcow2 *q, struct l2_entry e, uint32_t mask,
+				     struct clear how)
 {
-	enum l2_type type = qcow2_l2_type(q, entry);
+	bool absent = !(e.raw & ENTRY_COMPRESSED) && !qcow2_entry_placed(e) && !(e.zero & mask);
 
 	if (q->h.version < 3 || how.drop)
-		return 0;
-	if (type == L2_UNALLOCATED && (how.discard || (!q->img.backing_name && !how.mark)))
-		return entry;
-	if (how.keep && (type == L2_NORMAL || type == L2_ZERO_ALLOC))
-		return entry | ENTRY_ZERO;
-	return ENTRY_ZERO;
+		return (struct l2_entry){0};
+	if (absent && (how.discard || (!q->img.backing_name && !how.mark)))
+		return e;
+	e.zero |= mask;
+	e.alloc &= ~mask;
+	if ((e.raw & ENTRY_COMPRESSED) || (!how.keep && !e.alloc) || !(e.raw & ENTRY_OFFSET))
+		e.raw = 0;
+	return e;
 }
 
-void qcow2_free_entry(struct qcow2 *q, uint64_t entry, uint64_t guest)
+void qcow2_free_entry(struct qcow2 *q, struct l2_entry e, uint64_t guest)
 {
 	if (!qcow2_has_data_file(q))
-		qcow2_park_entry(q, entry);
-	else if (qcow2_l2_type(q, entry) != L2_UNALLOCATED)
+		qcow2_park_entry(q, e);
+	else if (qcow2_entry_placed(e) || e.zero)
 		qcow2_data_freed(q, guest, q->cluster);
 }
 
-/* Clears the entries of one slice. */
+/*
+ * Clears a prefix of [off, off+len), whole subclusters of one slice. -ENOTSUP: the first cluster is
+ * compressed, and only a part of it is to go.
+ */
 static int clear_slice(struct qcow2 *q, uint64_t off, uint64_t len, struct clear how, uint64_t *did,
 		       struct err *err)
 {
-	unsigned n = slice_part(q, off, len), i = qcow2_slice_index(q, off);
+	unsigned i = qcow2_slice_index(q, off);
+	uint64_t l2, part;
 	struct mslice *s;
-	uint64_t l2;
 	int r = own_l2(q, off, &l2, err);
 
 	if (r == 0)
 		r = qcow2_l2_slice(q, l2, off, &s, err);
-	if (r < 0)
-		return r;
-	*did = min_u64(len, (uint64_t)n << q->cluster_bits);
-	for (unsigned k = i; k < i + n; k++) {
-		uint64_t old = be64_get(entries_of(s)[k]);
-		uint64_t new = cleared_entry(q, old, how);
+	for (*did = 0; r == 0 && *did < len && i < qcow2_slice_entries(q); *did += part, i++) {
+		uint64_t at = (off + *did) & (q->cluster - 1);
+		struct l2_entry old = qcow2_entry_load(q, s->data, i), new;
+		uint32_t mask;
 
-		if (new == old)
+		part = min_u64(q->cluster - at, len - *did);
+		mask = sub_mask(q, at, at + part);
+		if ((old.raw & ENTRY_COMPRESSED) && mask != qcow2_all_subs(q))
+			return *did ? 0 : -ENOTSUP;
+		new = cleared_entry(q, old, mask, how);
+		if (!memcmp(&new, &old, sizeof(new)))
 			continue;
-		r = qcow2_guard_entry(q, old, s->host + (uint64_t)k * 8, err);
+		r = qcow2_guard_entry(q, old, entry_at(q, s, i), err);
 		if (r < 0)
-			return r;
-		if (!(new &ENTRY_OFFSET))
-			qcow2_free_entry(q, old, off + ((uint64_t)(k - i) << q->cluster_bits));
-		entries_of(s)[k] = be64_make(new);
+			break;
+		if (!(new.raw &ENTRY_OFFSET))
+			qcow2_free_entry(q, old, off + *did - at);
+		qcow2_entry_store(q, s->data, i, new);
 		mcache_mark(&q->cache, s, CLASS_L2);
 	}
-	return 0;
+	return r;
 }
 
 /* Begins a change of the range that one L2 table covers: where that table is, 0: nowhere. */
