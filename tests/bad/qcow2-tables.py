@@ -53,6 +53,31 @@ def all_entries_the_same():
     attack(image.close(), 'report', repair=0, read=0)
 
 
+def with_subclusters(entry, bitmap):
+    """An image with extended L2 entries, of which the first is this."""
+    image = Image(clusters=0).header(incompatible=16)
+    data = image.new(b'A' * K64)
+    image.put(image.l2(0), '>QQ', entry(data), bitmap)
+    return image
+
+
+def subcluster_bitmaps():
+    def mapped(data):
+        return data | COPIED
+
+    # Allocated and zero at once; space that is not there.
+    attack(with_subclusters(mapped, 1 << 32 | 1).close(), 'eio', 'allocated and zeros')
+    attack(with_subclusters(lambda _: 0, 1 << 31).close(), 'eio', 'no cluster')
+    attack(with_subclusters(lambda data: data + 512 | COPIED, 1).close(), 'eio', 'align')
+    # Of a compressed cluster there are no subclusters.
+    attack(with_subclusters(lambda data: data | COMPRESSED, 1).close(), 'report', read=1)
+
+
+def subclusters_that_are_too_small():
+    image = Image(cluster_bits=13, clusters=0).header(incompatible=16)
+    attack(image.close(), 'reject', 'at least 16 KiB', check={1, 2}, repair={1, 2})
+
+
 def l1_to_wrong_places():
     for off in (1 << 20, 1 << 40, (1 << 56) - K64, 4 * K64 + 512, K64 - 512):
         image = Image()
@@ -268,4 +293,5 @@ run_cases([data_past_the_end, data_misaligned, data_reserved_bits, data_on_metad
            many_l1_entries_one_table, l1_into_holes, entries_far_apart, too_many_clusters,
            every_counter_large, refcount_table, refcount_table_on_metadata, refcounts_all_wrong,
            refcount_of_cluster_0, compressed_entries, snapshot_of_a_broken_table, snapshot_l1,
-           snapshots_sharing_one_l1, snapshot_table, snapshot_names, small_clusters])
+           snapshots_sharing_one_l1, snapshot_table, snapshot_names, small_clusters,
+           subcluster_bitmaps, subclusters_that_are_too_small])

@@ -141,33 +141,32 @@ static uint64_t data_value(const struct oracle *o, uint64_t where, bool thorough
 	return v[0] == v[1] && v[0] == v[2] ? v[0] : CELL_UNKNOWN;
 }
 
-/* A cursor over a tree: neighbours in a cluster share a look-up. */
+/* A cursor over a tree: neighbours at one place share a look-up. */
 struct reader {
 	const struct judge *j;
 	const struct tree *tree;
 	bool thorough;
-	uint64_t cluster; /* of `place` */
+	uint64_t grain; /* of `place` */
 	struct place place;
 };
 
 static struct reader reader_of(const struct judge *j, const struct tree *tree, bool thorough)
 {
-	return (struct reader){.j = j, .tree = tree, .thorough = thorough, .cluster = UINT64_MAX};
+	return (struct reader){.j = j, .tree = tree, .thorough = thorough, .grain = UINT64_MAX};
 }
 
 static uint64_t read_sector(struct reader *r, uint64_t s)
 {
 	const struct oracle *o = &r->j->oracle;
-	uint64_t cluster = s * SECTOR >> o->cluster_bits;
+	uint64_t grain = s * SECTOR / o->grain;
 
-	if (cluster != r->cluster) {
-		r->cluster = cluster;
-		r->place =
-			oracle_place(o, r->tree->l1, r->tree->l1_size, cluster << o->cluster_bits);
+	if (grain != r->grain) {
+		r->grain = grain;
+		r->place = oracle_place(o, r->tree->l1, r->tree->l1_size, grain * o->grain);
 	}
 	switch (r->place.kind) {
 	case PLACE_DATA:
-		return data_value(o, r->place.host + s * SECTOR % o->cluster, r->thorough);
+		return data_value(o, r->place.host + s * SECTOR % o->grain, r->thorough);
 	case PLACE_CODED:
 		return coded_value(r->j, s, r->place.host);
 	case PLACE_NONE:

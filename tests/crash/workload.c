@@ -59,6 +59,9 @@ static void choose(struct workload *w)
 		w->refcount_bits = 64;
 		w->coded = false;
 	}
+	w->extended = w->version == 3 && !w->near_growth && rng_percent(&r, 25);
+	if (w->extended) /* subclusters of one sector, or of two */
+		w->cluster_bits = rng_percent(&r, 40) ? 14 : 15;
 	cluster = UINT64_C(1) << w->cluster_bits;
 	w->size = rng_range(&r, cluster / 8 * 64, cluster / 8 * 250) * SECTOR;
 	w->size = w->near_growth ? 2000 * KiB : min_u64(w->size, 5 * MiB);
@@ -75,11 +78,12 @@ static void choose(struct workload *w)
 	w->autoclear = w->version == 3 && rng_percent(&r, 30);
 	w->n_ops = (unsigned)rng_range(&r, 30, 120);
 	snprintf(w->text, sizeof(w->text),
-		 "SEED=%" PRIu64 " v%u cluster=%" PRIu64 " refcount_bits=%u%s%s%s%s size=%" PRIu64
+		 "SEED=%" PRIu64 " v%u cluster=%" PRIu64 " refcount_bits=%u%s%s%s%s%s size=%" PRIu64
 		 " backing=%" PRIu64,
 		 w->seed, w->version, cluster, w->refcount_bits, w->lazy ? " lazy" : "",
 		 w->coded ? " compressed" : "", w->near_growth ? " near-growth" : "",
-		 w->autoclear ? " autoclear" : "", w->size, w->backing_size);
+		 w->autoclear ? " autoclear" : "", w->extended ? " extended-l2" : "", w->size,
+		 w->backing_size);
 }
 
 /* ---- the beginning ---- */
@@ -140,9 +144,9 @@ static struct io *make_image(struct workload *w)
 
 		sectors_fill(bytes + s * SECTOR, &v, 1);
 	}
-	snprintf(opts, sizeof(opts), "cluster_size=%u,compat=%s,refcount_bits=%u%s",
+	snprintf(opts, sizeof(opts), "cluster_size=%u,compat=%s,refcount_bits=%u%s%s",
 		 1u << w->cluster_bits, w->version == 2 ? "0.10" : "1.1", w->refcount_bits,
-		 w->lazy ? ",lazy_refcounts=on" : "");
+		 w->lazy ? ",lazy_refcounts=on" : "", w->extended ? ",extended_l2=on" : "");
 	args.opts = opts;
 	args.data = bytes;
 	disk_fill(file, "qcow2", &args);
@@ -444,7 +448,7 @@ static void choose_amend(struct runner *r, char *text, size_t room, unsigned *v,
 
 	*v = r->version;
 	*bits = r->refcount_bits;
-	if (rng_percent(&r->rng, 60))
+	if (rng_percent(&r->rng, 60) && !r->w->extended)
 		*v = 5 - r->version;
 	if (rng_percent(&r->rng, 50))
 		*bits = 1u << rng_below(&r->rng, 7);

@@ -52,7 +52,7 @@ struct workload {
 	/* From the seed. */
 	uint64_t seed;
 	unsigned version, cluster_bits, refcount_bits;
-	bool lazy, coded, near_growth;
+	bool lazy, coded, near_growth, extended;
 	bool autoclear;              /* the header has a bit that the first change must clear */
 	uint64_t size, backing_size; /* bytes; backing_size 0: none */
 	char backing_name[512];      /* as it stands in the header; "": none */

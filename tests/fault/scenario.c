@@ -34,6 +34,8 @@ const struct subject subjects[] = {
 	{"qcow2", "cluster_size=4096,lazy_refcounts=on", "raw", true},
 	{"qcow2", "cluster_size=1024,compat=0.10", "raw", false},
 	{"qcow2", "cluster_size=512,compat=0.10", NULL, true},
+	{"qcow2", "cluster_size=16384,extended_l2=on", "raw", false},
+	{"qcow2", "cluster_size=32768,extended_l2=on,lazy_refcounts=on", NULL, true},
 	{"raw", "", NULL, false},
 	{NULL, NULL, NULL, false},
 };

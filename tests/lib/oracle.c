@@ -99,13 +99,17 @@ static bool read_header(struct oracle *o)
 	o->autoclear = o->version == 3 ? get64(p + 88) : 0;
 	o->dirty = incompat & 1;
 	o->corrupt_bit = incompat & 2;
-	if (incompat & ~UINT64_C(11) || o->refcount_order > 6)
+	o->entry = incompat & 16 ? 16 : 8;
+	o->grain = o->entry == 16 ? o->cluster / 32 : o->cluster;
+	if (incompat & ~UINT64_C(27) || o->refcount_order > 6)
 		return bad_header(o, "features or refcount_order");
 	if (!at(o, o->l1, (uint64_t)o->l1_size * 8) || o->l1 % o->cluster)
 		return bad_header(o, "L1 table");
 	if (!at(o, o->reftable, o->reftable_clusters * o->cluster) || o->reftable % o->cluster)
 		return bad_header(o, "refcount table");
-	if ((uint64_t)o->l1_size << (2 * o->cluster_bits - 3) < o->size)
+	if (o->entry == 16 && o->cluster_bits < 14)
+		return bad_header(o, "subclusters of less than 512 bytes");
+	if ((uint64_t)o->l1_size * (o->cluster / o->entry) << o->cluster_bits < o->size)
 		return bad_header(o, "L1 table too small for the disk");
 	return true;
 }
@@ -178,11 +182,22 @@ static void judge_copied(struct oracle *o, bool copied, uint64_t c, const char *
 	}
 }
 
-static void count_l2_entry(struct oracle *o, uint64_t e, uint64_t where, bool active)
+/* The second half of an entry: low bits say allocated, high bits zero. */
+static bool bitmap_fits(uint64_t e, uint64_t bitmap)
+{
+	if (e >> 62 & 1)
+		return !bitmap;
+	return !(bitmap >> 32 & bitmap) && (e & HOST || !(uint32_t)bitmap);
+}
+
+static void count_l2_entry(struct oracle *o, const unsigned char *p, uint64_t where, bool active)
 {
 	unsigned shift = 62 - (o->cluster_bits - 8);
-	uint64_t host;
+	uint64_t e = get64(p), host, zero_flag = o->entry == 8;
 
+	if (o->entry == 16 && !bitmap_fits(e, get64(p + 8)))
+		bad_pointer(o, "L2 entry at %" PRIu64 ": %" PRIx64 " with bitmap %" PRIx64, where,
+			    e, get64(p + 8));
 	if (e >> 62 & 1) {
 		host = e & ((UINT64_C(1) << shift) - 1);
 		if (e >> 63)
@@ -194,11 +209,12 @@ static void count_l2_entry(struct oracle *o, uint64_t e, uint64_t where, bool ac
 	}
 	host = e & HOST;
 	if (!host) {
-		if (e & ~UINT64_C(1))
+		if (e & ~zero_flag)
 			bad_pointer(o, "L2 entry at %" PRIu64 ": %" PRIx64, where, e);
 		return;
 	}
-	if (host % o->cluster || e & UINT64_C(0x3f000000000001fe) || (o->version == 2 && (e & 1))) {
+	if (host % o->cluster || e & UINT64_C(0x3f000000000001fe) ||
+	    ((o->version == 2 || !zero_flag) && (e & 1))) {
 		bad_pointer(o, "L2 entry at %" PRIu64 ": %" PRIx64, where, e);
 		return;
 	}
@@ -230,9 +246,9 @@ static void count_tree(struct oracle *o, uint64_t l1, uint32_t n, bool active)
 		if (active)
 			judge_copied(o, e >> 63, host >> o->cluster_bits, "L1 entry", i);
 		l2 = at(o, host, o->cluster);
-		for (uint64_t k = 0; l2 && k < o->cluster / 8; k++)
-			if (get64(l2 + k * 8))
-				count_l2_entry(o, get64(l2 + k * 8), host + k * 8, active);
+		for (uint64_t k = 0; l2 && k < o->cluster; k += o->entry)
+			if (get64(l2 + k) || (o->entry == 16 && get64(l2 + k + 8)))
+				count_l2_entry(o, l2 + k, host + k, active);
 	}
 }
 
@@ -387,17 +403,21 @@ void oracle_free(struct oracle *o)
 
 struct place oracle_place(const struct oracle *o, uint64_t l1, uint32_t l1_size, uint64_t off)
 {
-	uint64_t cluster = off >> o->cluster_bits, per_table = o->cluster / 8, e;
+	uint64_t cluster = off >> o->cluster_bits, per_table = o->cluster / o->entry, e, bitmap;
 	const unsigned char *p;
 
 	if (cluster / per_table >= l1_size)
 		return (struct place){.kind = PLACE_NONE};
 	p = at(o, l1 + cluster / per_table * 8, 8);
 	e = p ? get64(p) & HOST : 0;
-	p = e ? at(o, e + cluster % per_table * 8, 8) : NULL;
+	p = e ? at(o, e + cluster % per_table * o->entry, o->entry) : NULL;
 	e = p ? get64(p) : 0;
 	if (e >> 62 & 1)
 		return (struct place){.kind = PLACE_CODED, .host = e};
+	if (p && o->entry == 16) { /* said in the words of a standard entry */
+		bitmap = get64(p + 8) >> (off % o->cluster / o->grain);
+		e = bitmap >> 32 & 1 ? 1 : bitmap & 1 ? e & HOST : 0;
+	}
 	if (e & 1)
 		return (struct place){.kind = PLACE_ZERO};
 	if (e & HOST)

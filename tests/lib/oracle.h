@@ -17,6 +17,8 @@ struct oracle {
 	uint64_t len;
 	/* Its header. */
 	unsigned version, cluster_bits, refcount_order;
+	unsigned entry; /* bytes of an L2 entry: 8, or 16 with subclusters */
+	uint64_t grain; /* bytes that have one place: a cluster, or a subcluster */
 	uint64_t cluster, size, l1, reftable, snapshots;
 	uint32_t l1_size, reftable_clusters, n_snapshots;
 	bool dirty, corrupt_bit;

@@ -11,7 +11,8 @@ BASE_DATA = 3 * MiB  # bytes at the start of a backing file that are not a hole
 def create(row, size):
     """An image over a backing file of its own, or none. Returns its model."""
     text = (f'cluster_size={row["cluster"]},compat={row["compat"]},refcount_bits={row["refcount"]},'
-            f'preallocation={row["prealloc"]},lazy_refcounts={row["lazy"]}')
+            f'preallocation={row["prealloc"]},lazy_refcounts={row["lazy"]},'
+            f'extended_l2={row["extended"]}')
     if row['coding'] == 'zstd':
         text += ',compression_type=zstd'
     img('create', '-q', '-f', 'qcow2', '-o', text, *make_backing(row, size), NAME, size)

@@ -14,15 +14,18 @@ PARAMS = {
     'refcount': [1, 2, 8, 16, 64],
     'prealloc': ['off', 'metadata', 'falloc', 'full'],
     'lazy': ['off', 'on'],
+    'extended': ['off', 'on'],
 }
 
 
 def valid(row):
     """What the format allows, and what does not cost gigabytes."""
     old = row['compat'] == '0.10'
+    extended = row['extended'] == 'on'
     return not (
+        (extended and (old or row['cluster'] < 16 * KiB)) or
         (old and (row['refcount'] != 16 or row['lazy'] == 'on' or row['coding'] == 'zstd')) or
-        (row['backing'] != 'none' and row['prealloc'] != 'off') or
+        (row['backing'] != 'none' and row['prealloc'] != 'off' and not extended) or
         (row['cluster'] == 512 and row['size'] == 'tib') or  # the L1 table would exceed 32 MiB
         (row['size'] == 'tib' and row['prealloc'] != 'off') or
         (row['size'] == 'tiny' and row['backing'] == 'smaller') or
@@ -33,7 +36,7 @@ def valid(row):
 def options(row):
     text = (f'cluster_size={row["cluster"]},compat={row["compat"]},'
             f'refcount_bits={row["refcount"]},preallocation={row["prealloc"]},'
-            f'lazy_refcounts={row["lazy"]}')
+            f'lazy_refcounts={row["lazy"]},extended_l2={row["extended"]}')
     return text + (',compression_type=zstd' if row['coding'] == 'zstd' else '')
 
 
@@ -81,9 +84,13 @@ def read_at(path, off, length):
         return f.read(length)
 
 
-def vm_state_offset(size, cluster):
+def covered_by_table(row):
+    """Guest bytes for which an L2 table has entries."""
+    return row['cluster'] // (16 if row['extended'] == 'on' else 8) * row['cluster']
+
+
+def vm_state_offset(size, covered):
     """Where the state of a machine lies in the guest's address space: after the last L1 entry."""
-    covered = cluster // 8 * cluster
     return max(1, -(-size // covered)) * covered
 
 
@@ -91,8 +98,9 @@ def add_vm_state(path, row, size):
     """A snapshot with state of a machine, as the emulator leaves it. qemu-img alone cannot make one:
     a larger disk holds the state behind what will be its end, and then its size is corrected."""
     cluster, state = row['cluster'], 3 * row['cluster'] + 77
-    at = vm_state_offset(size, cluster)
-    peer('resize', path, str(at + 2 * cluster // 8 * cluster))
+    covered = covered_by_table(row)
+    at = vm_state_offset(size, covered)
+    peer('resize', path, str(at + 2 * covered))
     qemu_io(path, f'write -P 0x5d {at} {state}')
     peer('snapshot', '-c', 'running', path)
     end = -(-state // cluster) * cluster

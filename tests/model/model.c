@@ -53,14 +53,16 @@ void model_config_random(struct model_config *c, uint64_t seed)
 			  : c->cluster_bits < 14 ? 5 * MiB
 						 : 12 * MiB);
 	choose_backing(c, &r);
+	c->extended = c->version == 3 && c->cluster_bits >= 14 && rng_percent(&r, 60);
 	if (c->backing)
-		c->prealloc = false;
+		c->prealloc = c->prealloc && c->extended;
 	c->container = rng_percent(&r, 12) ? IN_DEVICE : rng_percent(&r, 8) ? IN_IMAGE : IN_FILE;
 	c->by_peer = rng_percent(&r, 25) && !c->prealloc;
-	snprintf(c->opts, sizeof(c->opts), "cluster_size=%u,compat=%s,refcount_bits=%u%s%s%s",
+	snprintf(c->opts, sizeof(c->opts), "cluster_size=%u,compat=%s,refcount_bits=%u%s%s%s%s",
 		 1u << c->cluster_bits, c->version == 2 ? "0.10" : "1.1", c->refcount_bits,
 		 c->lazy ? ",lazy_refcounts=on" : "", c->zstd ? ",compression_type=zstd" : "",
-		 c->prealloc ? ",preallocation=metadata" : "");
+		 c->prealloc ? ",preallocation=metadata" : "",
+		 c->extended ? ",extended_l2=on" : "");
 	snprintf(c->text, sizeof(c->text),
 		 "SEED=%" PRIu64 " %s size=%" PRIu64 "%s%s%s backing=%s/%" PRIu64, seed, c->opts,
 		 c->size, c->coded ? " compressed" : "", c->by_peer ? " by-peer" : "",
@@ -161,7 +163,7 @@ static void make_by_us(struct model *m)
 	struct fill_args args = {.kind = initial_kind, .ctx = m};
 
 	m->file = disk_new("test.qcow2");
-	if (c->prealloc) {
+	if (c->prealloc && !c->backing) {
 		m->disk = (struct model_disk){calloc(1, c->size), c->size};
 		disk_create(m->file, "qcow2", c->size, c->opts, NULL, NULL);
 		return;

@@ -18,7 +18,7 @@ enum container { IN_FILE, IN_DEVICE, IN_IMAGE };
 struct model_config {
 	uint64_t seed;
 	unsigned version, cluster_bits, refcount_bits;
-	bool lazy, zstd, coded, prealloc;
+	bool lazy, zstd, coded, prealloc, extended;
 	enum container container;
 	bool by_peer;        /* qemu-img makes the image, when it is here */
 	const char *backing; /* NULL, "raw", "qcow2" */

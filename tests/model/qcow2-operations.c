@@ -52,6 +52,13 @@ static struct span some_span(struct model *m)
 		s.off = round_down(s.off, 512);
 		s.len = 512 * rng_range(&m->rng, 1, 20);
 		break;
+	case 4:
+		if (m->c.extended) { /* whole subclusters */
+			s.off = round_down(s.off, cluster / 32);
+			s.len = cluster / 32 * rng_range(&m->rng, 1, 40);
+			break;
+		}
+		/* fall through */
 	default:
 		s.len = rng_range(&m->rng, 1, 3 * cluster);
 		break;

@@ -115,6 +115,7 @@ struct layout_of damage_layout(struct io *file)
 		.size = h.size,
 		.order = h.refcount_order,
 		.version = h.version,
+		.entry = h.incompat & INCOMPAT_EXTL2 ? 16 : 8,
 	};
 	header_free(&h);
 	return l;
@@ -123,11 +124,11 @@ struct layout_of damage_layout(struct io *file)
 uint64_t damage_l2(struct io *file, uint64_t off)
 {
 	struct layout_of l = damage_layout(file);
-	uint64_t i = off / l.cluster, per_table = l.cluster / 8;
+	uint64_t i = off / l.cluster, per_table = l.cluster / l.entry;
 	uint64_t table = damage_get(file, l.l1 + i / per_table * 8) & ENTRY_OFFSET;
 
 	expect(table);
-	return table + i % per_table * 8;
+	return table + i % per_table * l.entry;
 }
 
 /* The block of a cluster's refcount, in memory; *i: its index there. */

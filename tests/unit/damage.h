@@ -10,7 +10,7 @@
 /* Where things are in such a file. */
 struct layout_of {
 	uint64_t cluster, l1, reftable, block, size; /* bytes; block: of the first clusters */
-	unsigned order, version;
+	unsigned order, version, entry;              /* entry: bytes of an L2 entry */
 	uint32_t l1_size;
 };
 

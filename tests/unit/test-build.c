@@ -237,6 +237,7 @@ static void data_comes_back(void **state)
 		{"cluster_size=4k,refcount_bits=2", 4096, 2 * MiB},
 		{"cluster_size=1k,refcount_bits=4,compression_type=zstd", 1024, MiB},
 		{"cluster_size=2M,refcount_bits=8", 2 * MiB, 9 * MiB},
+		{"cluster_size=16k,extended_l2=on", 16 * KiB, 40 * MiB},
 		{"refcount_bits=32,lazy_refcounts=on", 65536, 3 * MiB},
 		{"refcount_bits=64,compression_type=zstd", 65536, 3 * MiB},
 		{"compat=0.10,cluster_size=8k", 8192, 3 * MiB},
@@ -420,11 +421,13 @@ static void options_that_do_not_fit(void **state)
 	refuse(MiB, "compat=4", NULL, -EINVAL, "Parameter 'version' does not accept value '4'");
 	refuse(MiB, "preallocation=some", NULL, -EINVAL, "does not accept value 'some'");
 	refuse(MiB, "preallocation=full", "base", -EINVAL, "Backing file and preallocation");
-	refuse(MiB, "extended_l2=on", NULL, -ENOTSUP, "extended_l2");
 	refuse(MiB, "data_file_raw=on", NULL, -EINVAL, "requires data-file");
 	refuse(MiB, "data_file=x,compat=v2", NULL, -EINVAL, "version=v3");
 	refuse(MiB, "data_file=x,data_file_raw=on", "base", -EINVAL, "Backing file and");
 	refuse(MiB, "data_file=x", NULL, -EINVAL, "'data-file' is required");
+	refuse(MiB, "extended_l2=on,compat=0.10", NULL, -EINVAL, "compatibility level 1.1");
+	refuse(MiB, "extended_l2=on,cluster_size=8k", NULL, -EINVAL, "at least 16384 bytes");
+	refuse(MiB, "extended_l2=on,data_file=x", NULL, -ENOTSUP, "external data file are not");
 	refuse(MiB, "encrypt.format=luks", NULL, -ENOTSUP, "encrypt.format");
 	refuse(MiB, "encryption=on", NULL, -ENOTSUP, "encryption");
 }
@@ -435,6 +438,7 @@ static void sizes_have_limits(void **state)
 	refuse(64 * 1024 * TiB, NULL, NULL, -EFBIG, "try using a larger cluster size");
 	refuse(129 * GiB, "cluster_size=512", NULL, -EFBIG, "larger cluster size");
 	refuse(INT64_MAX, "cluster_size=2M", NULL, -EFBIG, "larger cluster size");
+	refuse(65 * TiB, "cluster_size=16k,extended_l2=on", NULL, -EFBIG, "larger cluster size");
 }
 
 static void a_backing_name_may_be_too_long(void **state)

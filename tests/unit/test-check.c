@@ -153,6 +153,7 @@ static const char *const shapes[] = {
 	"cluster_size=64k",
 	"cluster_size=64k,compat=0.10",
 	"cluster_size=2M,refcount_bits=32",
+	"cluster_size=16k,extended_l2=on",
 };
 
 static void sound_images_are_sound(void **state)
@@ -333,6 +334,43 @@ static void damage_is_found(void **state)
 			fail_msg("%s: %d corruptions, %d leaks, %d errors\n%s", d->name,
 				 (int)res.corruptions, (int)res.leaks, (int)res.check_errors,
 				 f.text);
+		io_close(file);
+	}
+	findings_free(&f);
+}
+
+/* The second half of an extended entry, of a cluster with data, a compressed and an absent one. */
+static const struct {
+	uint64_t cluster, bitmap;
+	unsigned corruptions;
+	const char *line;
+} bitmaps[] = {
+	{0, UINT64_C(0x00000001ffffffff), 1,
+	 "Allocated cluster has corrupted subcluster allocation bitmap\n"},
+	{0, UINT64_C(0xffffffff00000000), 0, ""},
+	{0, 0, 0, ""},
+	{3, 1, 1, "ERROR compressed cluster 3 with non-zero subcluster allocation bitmap, entry="},
+	{2, 1, 1, "ERROR: Unallocated cluster has non-zero subcluster allocation map\n"},
+	{2, UINT64_C(1) << 32, 0, ""},
+};
+
+static void subcluster_bitmaps_are_judged(void **state)
+{
+	struct findings f = {0};
+	struct check_result res;
+	struct err e = {0};
+
+	(void)state;
+	for (unsigned i = 0; i < ARRAY_LEN(bitmaps); i++) {
+		struct io *file = damage_image("cluster_size=64k,extended_l2=on");
+
+		damage_put(file, damage_l2(file, bitmaps[i].cluster * 65536) + 8,
+			   bitmaps[i].bitmap);
+		f.len = 0;
+		ok(damage_check(file, 0, NULL, &res, &f, &e), &e);
+		if (res.corruptions != bitmaps[i].corruptions ||
+		    (bitmaps[i].line[0] && !strstr(f.text, bitmaps[i].line)))
+			fail_msg("%u: %s", i, f.text);
 		io_close(file);
 	}
 	findings_free(&f);
@@ -578,6 +616,7 @@ int main(void)
 		cmocka_unit_test(sound_images_are_sound),
 		cmocka_unit_test(counters_are_those_of_the_disk),
 		cmocka_unit_test(damage_is_found),
+		cmocka_unit_test(subcluster_bitmaps_are_judged),
 		cmocka_unit_test(no_block_at_all),
 		cmocka_unit_test(unreadable_refcounts_are_check_errors),
 		cmocka_unit_test(lines_are_limited),

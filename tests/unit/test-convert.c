@@ -123,6 +123,8 @@ static const struct plan_of_test plans[] = {
 	{"qcow2", "cluster_size=512", {.sparse = 4096}},
 	{"qcow2", "cluster_size=2M", {.sparse = 512}},
 	{"qcow2", "cluster_size=4k,refcount_bits=1", {.sparse = 65536}},
+	{"qcow2", "cluster_size=16k,extended_l2=on", {.sparse = 4096}},
+	{"qcow2", "extended_l2=on,preallocation=metadata", {.sparse = 4096}},
 	{"qcow2", "preallocation=metadata", {.sparse = 4096}},
 	{"qcow2", NULL, {.sparse = 4096, .unordered = true}},
 	{"qcow2", NULL, {.sparse = 4096, .offload = true}},

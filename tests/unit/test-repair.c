@@ -22,7 +22,7 @@ static const char *const shapes[] = {
 	"cluster_size=512,refcount_bits=16", "cluster_size=512,refcount_bits=64",
 	"cluster_size=512,refcount_bits=8",  "cluster_size=4k,refcount_bits=2",
 	"cluster_size=4k,compat=0.10",       "cluster_size=16k,refcount_bits=4",
-	"cluster_size=64k,refcount_bits=32",
+	"cluster_size=64k,refcount_bits=32", "cluster_size=16k,extended_l2=on",
 };
 
 /* An image with so many snapshots, where its counters can hold them. */

@@ -343,7 +343,8 @@ int qcow2_link(struct img *img, const struct placement *p, struct err *err)
 		new = linked_entry(old, sub_mask(q, in_cluster, in_cluster + to - at), cluster,
 				   p->reuse);
 		if (p->coded)
-			new = (struct l2_entry){coded_entry(p->host, p->coded, q->cluster_bits)};
+			new = (struct l2_entry){
+				.raw = coded_entry(p->host, p->coded, q->cluster_bits)};
 		qcow2_entry_store(q, s->data, i, new);
 	}
 	mcache_mark(&q->cache, s, CLASS_L2);
