@@ -119,12 +119,12 @@ def extensions():
     image = Image()
     image.extension(0xe2792aca, b'r' * 16)
     attack(image.close(), 'reject', 'format name too long')
-    # Bitmaps: unreadable, but nobody reads them.
+    # Bitmaps: nobody can list them, the disk can be read.
     for data in (b'', b'\xff' * 24, b'\xff' * 4096):
         image = Image()
         end = image.extension(0x23852875, data)
         image.put(end, '>II', 0, 0)
-        attack(image.header(autoclear=1).close(), 'report')
+        attack(image.header(autoclear=1).close(), 'report', info=1)
 
 
 def thousands_of_extensions():
