@@ -19,6 +19,7 @@ static const struct cmd_opt options[] = {
 	 "none, writeback (the default), writethrough, directsync or unsafe"},
 	{'r', "rate-limit", "RATE", "bytes per second at most"},
 	{PARALLEL, "parallel", "N", "number of threads (default: one per CPU)"},
+	CLI_OPT_EXTERNAL,
 	{UNTRUSTED, "untrusted", NULL, "open no file but those named here; never guess raw"},
 	{'p', "progress-bar", NULL, "show progress"},
 	{PROGRESS, "progress", "MODE", "the same, in this way: auto, plain, json or none"},

@@ -27,6 +27,7 @@ static const struct cmd_opt options[] = {
 	{'T', "backing-cache", "CACHE", "the same, for the new backing file"},
 	{'U', "force-share", NULL, "a backing file that another process may be writing"},
 	{PARALLEL, "parallel", "N", "number of threads (default: one per CPU)"},
+	CLI_OPT_EXTERNAL,
 	{UNTRUSTED, "untrusted", NULL, "open no file but those named here; never guess raw"},
 	{'p', "progress-bar", NULL, "show progress"},
 	{PROGRESS, "progress", "MODE", "the same, in this way: auto, plain, json or none"},

@@ -34,3 +34,9 @@ img convert -c -f raw -O qcow2 -o data_file=n.data elsewhere/far.data images/n.q
 img convert -f raw -O qcow2 -o data_file=far.data elsewhere/far.data elsewhere/n.qcow2
 img convert -f raw -O qcow2 -o data_file=n.data elsewhere/far.data - | wc -c
 find images elsewhere -type f | sort
+echo "--- under an overlay"
+img create -q -f qcow2 -b images/far.qcow2 -F qcow2 over.qcow2
+img commit -q over.qcow2
+img commit -q --allow-external elsewhere/far.data over.qcow2
+img rebase -q -b '' over.qcow2
+img rebase -q --allow-external elsewhere/far.data -b '' over.qcow2
