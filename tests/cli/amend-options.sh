@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 # amend: versions and widths there and back, nothing lost by accident, progress for programs.
 img create -q -f qcow2 disk.qcow2 4M
-img convert -n -O qcow2 "$IMG" disk.qcow2
+head -c 2M "$IMG" > part.raw
+img convert -n -f raw -O qcow2 part.raw disk.qcow2
 sum=$(img checksum disk.qcow2)
 options() { img info --output=json disk.qcow2 | sed -n 's/^ *"\(compat\|refcount-bits\|lazy-refcounts\|virtual-size\)": //p' | paste -sd' '; }
 for o in compat=0.10 compat=1.1,refcount_bits=1 lazy_refcounts=on refcount_bits=64 compat=v2,refcount_bits=16 size=6M; do

@@ -36,7 +36,7 @@ void damage_random(struct io *file, struct rng *rng);
 /* What a check says. */
 struct findings {
 	char *text; /* owned; lines */
-	size_t len;
+	size_t len, room;
 	unsigned lines;
 	uint64_t max_lines; /* for the sink */
 };
