@@ -21,7 +21,7 @@ PARAMS = {
 def valid(row):
     """What the format allows, and what does not cost gigabytes."""
     old = row['compat'] == '0.10'
-    extended = row['extended'] == 'on'
+    extended = row.get('extended') == 'on'
     return not (
         (extended and (old or row['cluster'] < 16 * KiB)) or
         (old and (row['refcount'] != 16 or row['lazy'] == 'on' or row['coding'] == 'zstd')) or
@@ -86,7 +86,7 @@ def read_at(path, off, length):
 
 def covered_by_table(row):
     """Guest bytes for which an L2 table has entries."""
-    return row['cluster'] // (16 if row['extended'] == 'on' else 8) * row['cluster']
+    return row['cluster'] // (16 if row.get('extended') == 'on' else 8) * row['cluster']
 
 
 def vm_state_offset(size, covered):
