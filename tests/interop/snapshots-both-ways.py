@@ -8,7 +8,7 @@ sys.path.insert(0, os.path.join(os.environ['TOP'], 'tests', 'lib'))
 # pylint: disable=wrong-import-position
 from interop import (KiB, MiB, Mistake, checked, covering, img, io_commands, ours, peer,
                      peer_is_reference, qemu_io, run_rows, same_files, same_output)
-from peer_images import add_vm_state, patch, read_at, vm_state_offset
+from peer_images import add_vm_state, covered_by_table, patch, read_at, vm_state_offset
 
 NAME = 'disk.qcow2'
 WHO = {'we': img, 'peer': peer}
@@ -35,7 +35,8 @@ def state_of(name):
     os.system(f'cp {NAME} copy.qcow2')
     peer('snapshot', '-a', name, 'copy.qcow2')
     size = int.from_bytes(read_at('copy.qcow2', 24, 8), 'big')
-    at = vm_state_offset(size, 1 << int.from_bytes(read_at('copy.qcow2', 20, 4), 'big'))
+    cluster = 1 << int.from_bytes(read_at('copy.qcow2', 20, 4), 'big')
+    at = vm_state_offset(size, covered_by_table({'cluster': cluster}))
     patch('copy.qcow2', 24, (at + 64 * KiB).to_bytes(8, 'big'))
     # The L1 table has the entries; only the disk's size hides them.
     peer('convert', '-O', 'raw', 'copy.qcow2', 'state.raw')
