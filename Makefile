@@ -48,7 +48,7 @@ CFLAGS_tsan     := -O1 -g -fsanitize=thread -fno-omit-frame-pointer
 CFLAGS_fuzz     := -O1 -g $(SAN) -fsanitize=fuzzer-no-link
 CFLAGS_cov      := -O0 -g --coverage
 
-all_cppflags = -D_GNU_SOURCE -D_FILE_OFFSET_BITS=64 -Ilib -Iinclude -Itools \
+all_cppflags = -D_GNU_SOURCE -D_FILE_OFFSET_BITS=64 -Ilib -Iinclude -Itools -I. \
 	$(CPPFLAGS_$(VARIANT)) $(CPPFLAGS)
 all_cflags   = -std=gnu11 $(WARN) $(CFLAGS_$(VARIANT)) -fPIC -fvisibility=hidden -pthread $(CFLAGS)
 all_ldflags  = $(CFLAGS_$(VARIANT)) -pthread $(LDFLAGS_$(VARIANT)) $(LDFLAGS)
@@ -64,6 +64,10 @@ prog_libs  = $(if $(filter release,$(VARIANT)),$(foreach l,$(deps),$(or $(call s
 lib_src    := $(sort $(shell find lib -name '*.c'))
 double_src := $(wildcard lib/io/doubles/*.c lib/io/doubles.c)
 lib_src    := $(filter-out $(double_src),$(lib_src))
+# The agent is a program of its own, which the library carries.
+agent_src  := $(filter lib/appliance/agent/%,$(lib_src))
+agent_src  += lib/appliance/wire.c $(addprefix lib/base/,bytes.c err.c ranges.c)
+lib_src    := $(filter-out lib/appliance/agent/%,$(lib_src)) $(wildcard vmm/*.c)
 tool_src   := $(filter-out tools/main.c,$(wildcard tools/*.c))
 helper_src := $(wildcard tools/helpers/*.c)
 test_dirs  := unit fault crash model bad
@@ -158,6 +162,31 @@ $(B)/libimgkit.so: $(B)/$(SONAME)
 	@ln -sf $(SONAME) $@
 , := ,
 
+# ---- the agent ----
+# One static program, the same for every variant: its own build without PIC or sanitizers, because
+# it runs at fixed addresses in a machine without a kernel. agent-native is it as an ordinary
+# program with the variant's flags, for tests and fuzzing.
+agent_cflags := -std=gnu11 $(WARN) -O2 -g -fno-pie -fstack-protector-strong
+agent_cppflags := -D_GNU_SOURCE -D_FILE_OFFSET_BITS=64 -D_FORTIFY_SOURCE=2 -Ilib
+agent_libs   := -lext2fs -lcom_err -lblkid -luuid
+agent_obj     = $(patsubst %.c,build/agent/%.o,$(agent_src))
+
+build/agent/.flags: FORCE
+	$(call stamp,$(CC) $(agent_cppflags) $(agent_cflags) $(agent_libs) $(agent_src))
+build/agent/%.o: %.c build/agent/.flags | $(B)/.ready
+	$(call say,CC,$< (agent))
+	@mkdir -p $(@D)
+	$(Q)$(CC) $(agent_cppflags) $(agent_cflags) -MMD -MP -c $< -o $@
+build/agent/agent: $(agent_obj)
+	$(call say,LD,$@)
+	$(Q)$(CC) -static -no-pie $(agent_cflags) -Wl,-z,noexecstack -Wl,--build-id=none $^ -o $@ $(agent_libs)
+build/agent/agent.stripped: build/agent/agent
+	$(Q)$(OBJCOPY) --strip-all $< $@
+$(B)/lib/appliance/blob.o: build/agent/agent.stripped
+$(B)/agent-native: $(call obj,$(agent_src))
+	$(call say,LD,$@)
+	$(Q)$(CC) -pie $(all_ldflags) $^ -o $@ $(agent_libs)
+
 # ---- programs ----
 # Extra libraries of the helper programs: why they are programs of their own.
 libs_img-checksum = -lcrypto
@@ -192,4 +221,4 @@ $(B)/bench/measure: $(B)/bench/measure.o
 	$(Q)$(CC) -pie $(all_ldflags) $^ -o $@
 
 include mk/targets.mk
--include $(shell find $(B) -name '*.d' 2>/dev/null)
+-include $(shell find $(B) build/agent -name '*.d' 2>/dev/null)

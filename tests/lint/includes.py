@@ -19,6 +19,10 @@ IMAGE = IO + ['lib/image']
 OPS = IMAGE + ['lib/crypto', 'lib/ops']
 ALLOWED = {
     'include': [],
+    'vmm': IO + ['vmm'],
+    # The agent runs elsewhere: it shares the base and the protocol.
+    'lib/appliance/agent': BASE + ['lib/appliance'],
+    'lib/appliance': IMAGE + ['vmm'],
     'lib/base': BASE,
     'lib/io': IO,
     'lib/image': IMAGE,
@@ -43,7 +47,7 @@ def driver(path):
 
 def resolve(source, name):
     """The file of the tree that an #include "name" means; None: not ours."""
-    for root in (os.path.dirname(source), 'lib', 'include', 'tools'):
+    for root in (os.path.dirname(source), 'lib', 'include', 'tools', ''):
         path = os.path.normpath(os.path.join(root, name))
         if os.path.exists(os.path.join(TOP, path)):
             return path
