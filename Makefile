@@ -55,7 +55,7 @@ all_ldflags  = $(CFLAGS_$(VARIANT)) -pthread $(LDFLAGS_$(VARIANT)) $(LDFLAGS)
 
 # Third-party libraries. The programs take the static ones where they exist: it saves a third of
 # the start-up time. Asked for when linking, so that a machine without them can parse this file.
-deps      := deflate zstd jansson z
+deps      := deflate zstd jansson seccomp z
 libs       = $(deps:%=-l%)
 static_of  = $(filter /%,$(shell $(CC) -print-file-name=lib$(1).a))
 prog_libs  = $(if $(filter release,$(VARIANT)),$(foreach l,$(deps),$(or $(call static_of,$l),-l$l)),$(libs))
@@ -120,7 +120,7 @@ $(B)/.sources: FORCE
 # One clear message in place of a hundred when the headers of the dependencies are missing.
 $(B)/.ready: build-aux/packages
 	@mkdir -p $(@D)
-	@printf '#include <%s>\n' jansson.h libdeflate.h zlib.h zstd.h | $(CC) -E -xc - >/dev/null 2>&1 || \
+	@printf '#include <%s>\n' jansson.h libdeflate.h seccomp.h zlib.h zstd.h ext2fs/ext2fs.h blkid/blkid.h | $(CC) -E -xc - >/dev/null 2>&1 || \
 		{ echo "The compiler or headers of the libraries are missing: run 'make deps' first." >&2; \
 		  exit 1; }
 	@touch $@

@@ -1,0 +1,99 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* Landlock (Documentation/userspace-api/landlock.rst of Linux) and seccomp, by libseccomp. */
+#include "base/sandbox.h"
+
+#include <errno.h>
+#include <linux/landlock.h>
+#include <linux/seccomp.h>
+#include <seccomp.h>
+#include <stdlib.h>
+#include <sys/prctl.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "base/cleanup.h"
+
+int sandbox_landlock(void)
+{
+	long v = syscall(SYS_landlock_create_ruleset, NULL, 0, LANDLOCK_CREATE_RULESET_VERSION);
+
+	return v > 0 ? (int)v : 0;
+}
+
+bool sandbox_seccomp(void)
+{
+	unsigned action = SECCOMP_RET_KILL_PROCESS;
+
+	return syscall(SYS_seccomp, SECCOMP_GET_ACTION_AVAIL, 0, &action) == 0;
+}
+
+/* Rights that each version of the interface added; a right that it does not know is an error. */
+static uint64_t all_rights(int version)
+{
+	uint64_t rights = (LANDLOCK_ACCESS_FS_MAKE_SYM << 1) - 1;
+
+	if (version >= 2)
+		rights |= UINT64_C(1) << 13; /* REFER */
+	if (version >= 3)
+		rights |= UINT64_C(1) << 14; /* TRUNCATE */
+	return rights;
+}
+
+/* A ruleset that handles every right and grants none. */
+static int lock_files(struct err *err)
+{
+	int version = sandbox_landlock();
+	struct landlock_ruleset_attr attr = {.handled_access_fs = all_rights(version)};
+	CLEANUP_FD int fd = -1;
+
+	if (!version)
+		return 0;
+	fd = (int)syscall(SYS_landlock_create_ruleset, &attr, sizeof(attr), 0);
+	if (fd < 0 || syscall(SYS_landlock_restrict_self, fd, 0) < 0)
+		return err_sys(err, errno, "Landlock");
+	return 0;
+}
+
+static int add_rule(scmp_filter_ctx filter, const struct sandbox_call *call)
+{
+	if (call->arg == SANDBOX_ANY)
+		return seccomp_rule_add(filter, SCMP_ACT_ALLOW, call->nr, 0);
+	struct scmp_arg_cmp cmp = {.arg = (unsigned)call->arg,
+				   .op = SCMP_CMP_MASKED_EQ,
+				   .datum_a = call->mask,
+				   .datum_b = call->value};
+	return seccomp_rule_add_array(filter, SCMP_ACT_ALLOW, call->nr, 1, &cmp);
+}
+
+static void free_filter(scmp_filter_ctx *filter)
+{
+	if (*filter)
+		seccomp_release(*filter);
+}
+
+static int filter_calls(const struct sandbox_call *calls, size_t n, struct err *err)
+{
+	__attribute__((cleanup(free_filter))) scmp_filter_ctx filter =
+		seccomp_init(SCMP_ACT_KILL_PROCESS);
+	int r;
+
+	if (!filter)
+		return err_nomem(err, 0, "a filter of system calls");
+	for (size_t i = 0; i < n; i++) {
+		r = add_rule(filter, &calls[i]);
+		if (r < 0)
+			return err_sys(err, -r, "seccomp: system call %d", calls[i].nr);
+	}
+	r = seccomp_load(filter);
+	return r < 0 ? err_sys(err, -r, "seccomp") : 0;
+}
+
+int sandbox_seal(const struct sandbox_call *calls, size_t n, struct err *err)
+{
+	int r;
+
+	if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0)
+		return err_sys(err, errno, "PR_SET_NO_NEW_PRIVS");
+	r = lock_files(err);
+	return r < 0 ? r : filter_calls(calls, n, err);
+}
