@@ -117,12 +117,15 @@ static int start_timer(struct cell *cell, struct err *err)
 				  /* Again, should the first one come between check and entry. */
 				  .it_interval = {.tv_nsec = 10000000}};
 
+	clockid_t clock;
+
 	if (!cell->cpu_limit)
 		return 0;
+	if (cell->engine->ops->clock(cell->engine, &clock) < 0)
+		return err_set(err, ENOTSUP, "no clock for a cell");
 	event.sigev_value.sival_ptr = cell;
 	event._sigev_un._tid = (pid_t)syscall(SYS_gettid);
-	if (sigaction(SIGALRM, &action, NULL) < 0 ||
-	    timer_create(CLOCK_THREAD_CPUTIME_ID, &event, &cell->timer) < 0)
+	if (sigaction(SIGALRM, &action, NULL) < 0 || timer_create(clock, &event, &cell->timer) < 0)
 		return err_sys(err, errno, "no timer for a cell");
 	cell->has_timer = true;
 	if (timer_settime(cell->timer, 0, &when, NULL) < 0)
@@ -211,9 +214,10 @@ static void describe_fault(const struct cell_fault *f, char *buf, size_t size)
 
 	if (f->vector == 14)
 		snprintf(buf, size, "page fault: %s at address 0x%llx (rip 0x%llx, rsp 0x%llx)",
-			 f->error & 16  ? "execution"
-			 : f->error & 2 ? "write"
-					: "read",
+			 f->no_error     ? "access"
+			 : f->error & 16 ? "execution"
+			 : f->error & 2  ? "write"
+					 : "read",
 			 address, rip, rsp);
 	else
 		snprintf(buf, size, "%s (vector %u, error code 0x%llx, rip 0x%llx, rsp 0x%llx)",

@@ -7,6 +7,8 @@
 #ifndef IMGKIT_VMM_ENGINE_H
 #define IMGKIT_VMM_ENGINE_H
 
+#include <time.h>
+
 #include "vmm/elf.h"
 #include "vmm/memory.h"
 
@@ -19,6 +21,7 @@ struct call_regs {
 struct cell_fault {
 	unsigned vector;            /* of the x86 exception: 14 is a page fault */
 	uint64_t error;             /* its error code */
+	bool no_error;              /* which is not known: the engine is a process */
 	uint64_t rip, rsp, address; /* address: cr2, of a page fault */
 };
 
@@ -46,6 +49,8 @@ struct engine_ops {
 		   struct cell_fault *fault, struct err *err);
 	/* Thread-local base register, of arch_prctl. */
 	int (*set_fs)(struct engine *engine, uint64_t base, struct err *err);
+	/* The clock of the CPU time that the program uses. */
+	int (*clock)(struct engine *engine, clockid_t *clock);
 	/* From a signal handler: run returns soon, with ENGINE_INTERRUPTED. */
 	void (*interrupt)(struct engine *engine);
 	void (*free)(struct engine *engine);

@@ -351,6 +351,13 @@ static int kvm_set_fs(struct engine *engine, uint64_t base, struct err *err)
 	return set_msrs(of(engine), &fs, 1, err);
 }
 
+static int kvm_clock(struct engine *engine, clockid_t *clock)
+{
+	(void)engine;
+	*clock = CLOCK_THREAD_CPUTIME_ID;
+	return 0;
+}
+
 static void kvm_interrupt(struct engine *engine)
 {
 	struct kvm *k = of(engine);
@@ -363,6 +370,7 @@ const struct engine_ops kvm_engine = {
 	.start = kvm_start,
 	.run = kvm_step,
 	.set_fs = kvm_set_fs,
+	.clock = kvm_clock,
 	.interrupt = kvm_interrupt,
 	.free = kvm_free,
 };

@@ -198,8 +198,10 @@ void x86_fault(const struct guest_memory *mem, unsigned vector, uint64_t rsp,
 	       struct cell_fault *fault)
 {
 	/* Error code (if any), rip, cs, rflags, rsp, ss: on the stack of level 0, nowhere else. */
+	unsigned words = has_error_code(vector) ? 6 : 5;
+
 	*fault = (struct cell_fault){.vector = vector};
-	if (rsp < X86_STACK || rsp > X86_STACK + CELL_PAGE - 6 * 8 || !is_aligned(rsp, 8))
+	if (rsp < X86_STACK || rsp > X86_STACK + CELL_PAGE - words * 8 || !is_aligned(rsp, 8))
 		return;
 	if (has_error_code(vector)) {
 		fault->error = fetch64(mem, rsp);

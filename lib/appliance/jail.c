@@ -43,7 +43,7 @@ static const struct sandbox_call allowed[] = {
 	ONLY(ioctl, 1, KVM_RUN), ONLY(ioctl, 1, KVM_SET_MSRS), ONLY(ioctl, 1, KVM_GET_SREGS),
 	ONLY(ptrace, 0, PTRACE_SYSEMU), ONLY(ptrace, 0, PTRACE_GETREGS),
 	ONLY(ptrace, 0, PTRACE_SETREGS), ONLY(ptrace, 0, PTRACE_GETSIGINFO),
-	ANY(wait4),
+	ANY(wait4), ANY(pidfd_send_signal),
 	ANY(timer_create), ANY(timer_settime), ANY(timer_delete), ANY(rt_sigaction),
 	ANY(rt_sigreturn), ANY(rt_sigprocmask), ANY(gettid), ANY(getpid), ONLY(tgkill, 2, SIGABRT),
 	/* memory, locks, time */
