@@ -183,6 +183,11 @@ build/agent/agent: $(agent_obj)
 build/agent/agent.stripped: build/agent/agent
 	$(Q)$(OBJCOPY) --strip-all $< $@
 $(B)/lib/appliance/blob.o: build/agent/agent.stripped
+# Programs that tests run in cells.
+guests := $(patsubst tests/guests/%.c,build/agent/guest-%,$(wildcard tests/guests/*.c))
+build/agent/guest-%: tests/guests/%.c build/agent/.flags
+	$(call say,LD,$@)
+	$(Q)$(CC) -static -no-pie -D_GNU_SOURCE -std=gnu11 $(WARN) -O1 -g $< -o $@
 $(B)/agent-native: $(call obj,$(agent_src))
 	$(call say,LD,$@)
 	$(Q)$(CC) -pie $(all_ldflags) $^ -o $@ $(agent_libs)
@@ -204,7 +209,7 @@ $(BIN)/img-%: $(B)/tools/helpers/%.o $(B)/libtools.a $(core) $(B)/.flags
 # ---- test programs ----
 # A line " * link: FLAGS" in the head comment of a test adds flags (--wrap=malloc, say).
 link_flags = $(shell sed -n 's|^ \* link: ||p' $(1))
-$(tests): $(B)/tests/%: $(B)/tests/%.o $(B)/libtest.a $(B)/libtools.a $(B)/libdoubles.a $(core)
+$(tests): $(B)/tests/%: $(B)/tests/%.o $(B)/libtest.a $(B)/libtools.a $(B)/libdoubles.a $(core) | $(guests)
 	$(call say,LD,$@)
 	$(Q)$(CC) -pie $(all_ldflags) $< $(call link_flags,tests/$*.c) -Wl,--start-group \
 		$(filter %.a,$^) -Wl,--end-group -o $@ -lcmocka $(libs)
