@@ -67,6 +67,7 @@ lib_src    := $(filter-out $(double_src),$(lib_src))
 # The agent is a program of its own, which the library carries.
 agent_src  := $(filter lib/appliance/agent/%,$(lib_src))
 agent_src  += lib/appliance/wire.c $(addprefix lib/base/,bytes.c err.c ranges.c)
+agent_part := $(filter-out %/main.c,$(filter lib/appliance/agent/%,$(agent_src)))
 lib_src    := $(filter-out lib/appliance/agent/%,$(lib_src)) $(wildcard vmm/*.c)
 tool_src   := $(filter-out tools/main.c,$(wildcard tools/*.c))
 helper_src := $(wildcard tools/helpers/*.c)
@@ -115,7 +116,7 @@ stamp = @mkdir -p $(@D); printf '%s\n' '$(1)' | cmp -s - $@ || printf '%s\n' '$(
 $(B)/.flags: FORCE
 	$(call stamp,$(CC) $(all_cppflags) $(all_cflags) $(all_ldflags))
 $(B)/.sources: FORCE
-	$(call stamp,$(sort $(lib_src) $(tool_src) $(double_src) $(testlib_src) $(fuzzlib_src)))
+	$(call stamp,$(sort $(lib_src) $(agent_src) $(tool_src) $(double_src) $(testlib_src) $(fuzzlib_src)))
 
 # One clear message in place of a hundred when the headers of the dependencies are missing.
 $(B)/.ready: build-aux/packages
@@ -140,6 +141,9 @@ ar = $(call say,AR,$@) ; rm -f $@ && $(AR) rcs $@ $(filter %.o,$^)
 $(core): $(call obj,$(lib_src)) $(B)/.sources
 	$(ar)
 $(B)/libdoubles.a: $(call obj,$(double_src)) $(B)/.sources
+	$(ar)
+# The agent's parts, for tests and fuzzing.
+$(B)/libagent.a: $(call obj,$(agent_part)) $(B)/.sources
 	$(ar)
 $(B)/libtools.a: $(call obj,$(tool_src)) $(B)/.sources
 	$(ar)
@@ -209,10 +213,11 @@ $(BIN)/img-%: $(B)/tools/helpers/%.o $(B)/libtools.a $(core) $(B)/.flags
 # ---- test programs ----
 # A line " * link: FLAGS" in the head comment of a test adds flags (--wrap=malloc, say).
 link_flags = $(shell sed -n 's|^ \* link: ||p' $(1))
-$(tests): $(B)/tests/%: $(B)/tests/%.o $(B)/libtest.a $(B)/libtools.a $(B)/libdoubles.a $(core) | $(guests)
+$(tests): $(B)/tests/%: $(B)/tests/%.o $(B)/libtest.a $(B)/libtools.a $(B)/libdoubles.a \
+		$(B)/libagent.a $(core) | $(guests)
 	$(call say,LD,$@)
-	$(Q)$(CC) -pie $(all_ldflags) $< $(call link_flags,tests/$*.c) -Wl,--start-group \
-		$(filter %.a,$^) -Wl,--end-group -o $@ -lcmocka $(libs)
+	$(Q)$(CC) -pie $(all_ldflags) $< -Wl,--start-group $(filter %.a,$^) -Wl,--end-group \
+		$(call link_flags,tests/$*.c) -o $@ -lcmocka $(libs)
 $(replays): $(B)/fuzz/replay-%: $(B)/fuzz/fuzz-%.o $(B)/fuzz/replay.o $(B)/libfuzz.a \
 		$(B)/libdoubles.a $(core)
 	$(call say,LD,$@)

@@ -1,0 +1,155 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * The driver of ext2, ext3 and ext4: what its files share.
+ *
+ * libext2fs knows the layout of superblocks, groups, inodes, bitmaps, checksums and extended
+ * attributes, and edits extent trees. What is on the hot path or has to stand hostile input is
+ * ours: the cache and requests (cache.c, manager.c), mapping (map.c), directories (dir.c, htree.c,
+ * link.c), file data (file.c, write.c) and the journal (journal.c).
+ *
+ * No journal is written: a change clears "cleanly unmounted" in the superblock first and sets it
+ * again, last of all, when everything is on the disk. A crash in between leaves a filesystem that
+ * says that it needs a check.
+ */
+#ifndef IMGKIT_AGENT_EXT_EXT_H
+#define IMGKIT_AGENT_EXT_EXT_H
+
+#include <ext2fs/ext2fs.h>
+
+#include "appliance/agent/ext/cache.h"
+#include "appliance/agent/fs.h"
+#include "base/bytes.h"
+
+#define EXT_INODE_MAX 1024u /* bytes of an inode that we handle; larger ones are refused */
+
+/* An inode in memory: the record on the disk is s_inode_size bytes. */
+struct ext_inode {
+	uint32_t ino;
+	union {
+		struct ext2_inode_large large;
+		struct ext2_inode small;
+		unsigned char raw[EXT_INODE_MAX];
+	} u;
+};
+
+struct ext {
+	struct fs fs;
+	ext2_filsys e2;
+	struct cache *cache;
+	struct err io_err; /* why the last request of libext2fs failed */
+	uint32_t bs;       /* bytes of a block */
+	uint64_t blocks;   /* of the filesystem */
+	bool changing;     /* ext_begin was called: the superblock says "not clean" */
+	uint32_t generation;
+	unsigned char *node; /* a block: the node of an extent tree read last, see map.c */
+	uint64_t node_block, node_generation;
+	uint32_t node_ino;
+	unsigned char *dirbuf[5]; /* blocks of a directory at work: htree.h says which */
+	uint32_t room_dir;        /* the directory without index that got the last entry, and the */
+	uint64_t room_block;      /* block of it where the next may fit */
+};
+
+static inline struct ext *ext_of(struct fs *fs)
+{
+	return container_of(fs, struct ext, fs);
+}
+
+io_manager ext_manager(void);
+
+/* ---- super.c ---- */
+/* Turns an error of libext2fs into ours: "WHAT inode INO: …", ino 0 for none. 0 stays 0. */
+int ext_error(struct ext *x, errcode_t code, struct err *err, const char *what, uint32_t ino);
+/* -EUCLEAN: the fact about an inode. */
+int ext_corrupt(struct err *err, uint32_t ino, const char *fmt, ...)
+	__attribute__((format(printf, 3, 4)));
+/* Before the first change: bitmaps, orphans, "not clean". Each function that changes calls it. */
+int ext_begin(struct ext *x, struct err *err);
+
+/* ---- inode.c ---- */
+int ext_inode_read(struct ext *x, uint64_t ino, struct ext_inode *inode, struct err *err);
+int ext_inode_write(struct ext *x, struct ext_inode *inode, struct err *err);
+/* Also checks that it is a directory that can be read. */
+int ext_dir_read(struct ext *x, uint64_t ino, struct ext_inode *inode, struct err *err);
+uint64_t ext_inode_size(const struct ext_inode *inode);
+int ext_inode_set_size(struct ext *x, struct ext_inode *inode, uint64_t size, struct err *err);
+int ext_stat(struct fs *fs, uint64_t ino, struct agent_stat *st, struct err *err);
+/* which: SET_ATIME, SET_MTIME of protocol.h, EXT_CTIME, EXT_BTIME. */
+enum { EXT_CTIME = 1 << 16, EXT_BTIME = 1 << 17 };
+void ext_set_time(struct ext_inode *inode, unsigned which, struct agent_time t);
+
+static inline bool ext_has(const struct ext_inode *inode, uint32_t flag)
+{
+	return inode->u.small.i_flags & flag;
+}
+
+/* ---- map.c ---- */
+enum ext_run_kind { EXT_HOLE, EXT_UNWRITTEN, EXT_DATA };
+/* Blocks lblk … lblk + len - 1 of a file are at pblk …, unless it is a hole. */
+struct ext_run {
+	uint64_t lblk, pblk, len;
+	enum ext_run_kind kind;
+};
+/* The run that begins at lblk: at least one block, at most `most`. */
+int ext_map(struct ext *x, const struct ext_inode *inode, uint64_t lblk, uint64_t most,
+	    struct ext_run *run, struct err *err);
+
+/* ---- file.c ---- */
+int ext_read(struct fs *fs, uint64_t ino, void *buf, size_t len, uint64_t off, size_t *got,
+	     struct err *err);
+int ext_next_data(struct fs *fs, uint64_t ino, uint64_t off, uint64_t *start, uint64_t *end,
+		  struct err *err);
+/* Allocates *data. */
+int ext_inline_get(struct ext *x, const struct ext_inode *inode, unsigned char **data, size_t *size,
+		   struct err *err);
+int ext_readlink(struct fs *fs, uint64_t ino, char *buf, size_t size, struct err *err);
+
+/* ---- dir.c ---- */
+/* A directory entry found: where it is. */
+struct ext_slot {
+	uint64_t lblk, pblk; /* block of the directory and where that is; of inline data: neither */
+	uint32_t off;        /* of the entry, in the block or the inline data */
+	uint32_t prev;       /* of the entry before it in the block; == off: it is the first */
+	uint32_t ino;
+	unsigned type; /* EXT2_FT_* */
+};
+struct ext_name {
+	const char *s;
+	size_t len;
+};
+typedef int ext_entry_fn(void *arg, const struct ext_slot *slot, struct ext_name name,
+			 struct err *err);
+/* Positive results of ext_entry_fn end a walk and are returned. */
+int ext_walk(struct ext *x, const struct ext_inode *dir, ext_entry_fn *fn, void *arg,
+	     struct err *err);
+/* One block into buf, checksum verified. */
+int ext_dir_block(struct ext *x, const struct ext_inode *dir, uint64_t lblk, void *buf,
+		  uint64_t *pblk, struct err *err);
+int ext_walk_block(struct ext *x, const struct ext_inode *dir, const unsigned char *buf,
+		   uint64_t lblk, uint64_t pblk, ext_entry_fn *fn, void *arg, struct err *err);
+/* -ENOENT when there is none. */
+int ext_find(struct ext *x, const struct ext_inode *dir, struct ext_name name,
+	     struct ext_slot *slot, struct err *err);
+/* 1 and *slot when the block has the name. */
+int ext_find_in_block(struct ext *x, const struct ext_inode *dir, const unsigned char *buf,
+		      uint64_t lblk, uint64_t pblk, struct ext_name name, struct ext_slot *slot,
+		      struct err *err);
+int ext_no_entry(struct err *err, struct ext_name name);
+int ext_dir_blocks(struct ext *x, const struct ext_inode *dir, uint64_t *n, struct err *err);
+bool ext_names_equal(struct ext *x, const struct ext_inode *dir, struct ext_name a,
+		     struct ext_name b);
+int ext_lookup(struct fs *fs, uint64_t dir, const char *name, size_t len, uint64_t *ino,
+	       struct err *err);
+int ext_readdir(struct fs *fs, uint64_t dir, fs_entry_fn *fn, void *arg, struct err *err);
+
+/* ---- htree.c ---- */
+/* 1: the directory has no index that we can use. -ENOENT as ext_find. */
+int ext_htree_find(struct ext *x, const struct ext_inode *dir, struct ext_name name,
+		   struct ext_slot *slot, struct err *err);
+
+/* ---- xattr.c ---- */
+int ext_xattr_get(struct fs *fs, uint64_t ino, const char *name, void *buf, size_t size,
+		  size_t *len, struct err *err);
+int ext_xattr_list(struct fs *fs, uint64_t ino, char *buf, size_t size, size_t *len,
+		   struct err *err);
+
+#endif
