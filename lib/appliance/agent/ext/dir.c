@@ -126,7 +126,7 @@ int ext_walk(struct ext *x, const struct ext_inode *dir, ext_entry_fn *fn, void 
 	     struct err *err)
 {
 	unsigned char *buf;
-	uint64_t n;
+	uint64_t n = 0;
 	int r;
 
 	if (ext_has(dir, EXT4_INLINE_DATA_FL))
