@@ -5,7 +5,7 @@
 submake = $(MAKE) --no-print-directory \
 	$(if $(filter -j% --jobserver%,$(MAKEFLAGS)),,-j$$(nproc 2>/dev/null || echo 2))
 
-.PHONY: help deps install uninstall test check lint lint-cheap format bench demo fuzz soak coverage clean
+.PHONY: help deps install uninstall test test-svm check lint lint-cheap format bench demo fuzz soak coverage clean
 
 help:
 	@sed -n 's/^#: //p' mk/targets.mk
@@ -49,6 +49,15 @@ test check:
 	+@$(submake) VARIANT=asan tests
 	+@$(submake) VARIANT=tsan tests
 	@$(PYTHON) tests/run $(RUN) $(foreach t,$(T),'$(t)')
+
+#: make test-svm   the cells on the real kvm-amd.ko, in an emulated machine; about a minute
+cell_in_svm = tests/svm/machine.py --npt $(1) --file build/release/tests/unit/test-cell:/bin/test-cell \
+	--file build/agent/guest-attack:/top/build/agent/guest-attack -- ONLY_VM=1 test-cell
+test-svm:
+	@build-aux/deps build test svm
+	+@$(submake) VARIANT=release build/release/tests/unit/test-cell
+	$(call cell_in_svm,1)
+	$(call cell_in_svm,0)
 
 #: make lint       format, include direction, sizes, shellcheck, man pages, clang-tidy
 lint:
