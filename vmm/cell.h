@@ -27,13 +27,14 @@ enum cell_file_kind {
 	CELL_STREAM_OUT, /* write: to fd */
 	CELL_LOG,        /* write: to the log function */
 	CELL_DISK,       /* pread, pwrite, …: of io, as a regular file of its size */
+	CELL_NULL,       /* empty, and takes everything: /dev/null */
 };
 
 struct cell_file {
 	enum cell_file_kind kind;
 	int fd;           /* borrowed */
 	struct io *io;    /* borrowed */
-	const char *path; /* a disk that the program opens by this name, or NULL */
+	const char *path; /* the program opens it by this name, or NULL */
 };
 
 #define CELL_FILES 32u

@@ -127,6 +127,8 @@ static int64_t call_read(struct cell *cell, const struct call_regs *regs)
 
 	if (f)
 		return stream_read(cell, f, A(1), A(2));
+	if (file_of(cell, A(0), CELL_NULL))
+		return 0;
 	f = file_of(cell, A(0), CELL_DISK);
 	if (!f)
 		return -EBADF;
@@ -145,6 +147,8 @@ static int64_t write_to(struct cell *cell, uint64_t fd, uint64_t at, uint64_t n)
 		cell->disk_pos[fd] += r > 0 ? (uint64_t)r : 0;
 		return r;
 	}
+	if (file_of(cell, fd, CELL_NULL))
+		return (int64_t)min_u64(n, TRANSFER_MAX);
 	f = file_of(cell, fd, CELL_STREAM_OUT);
 	if (!f)
 		f = file_of(cell, fd, CELL_LOG);
@@ -299,7 +303,7 @@ static int64_t call_fstat(struct cell *cell, const struct call_regs *regs)
 	return stat_file(cell, A(0), A(1));
 }
 
-/* The file descriptor of a disk that has this path, or -ENOENT. */
+/* The file descriptor of the file that has this path, or -ENOENT. */
 static int64_t find_path(struct cell *cell, uint64_t at)
 {
 	const char *path = guest_string(&cell->mem, at, 4096);
@@ -309,7 +313,7 @@ static int64_t find_path(struct cell *cell, uint64_t at)
 	for (unsigned fd = 0; fd < CELL_FILES; fd++) {
 		const struct cell_file *f = &cell->files[fd];
 
-		if (f->kind == CELL_DISK && f->path && !strcmp(f->path, path))
+		if (f->kind != CELL_NONE && f->path && !strcmp(f->path, path))
 			return fd;
 	}
 	return -ENOENT;
@@ -341,7 +345,8 @@ static int64_t open_path(struct cell *cell, uint64_t path, uint64_t flags)
 
 	if (fd < 0)
 		return fd;
-	if ((flags & O_ACCMODE) != O_RDONLY && (cell->files[fd].io->caps & IO_RDONLY))
+	if ((flags & O_ACCMODE) != O_RDONLY && cell->files[fd].kind == CELL_DISK &&
+	    (cell->files[fd].io->caps & IO_RDONLY))
 		return -EROFS;
 	cell->disk_pos[fd] = 0;
 	return fd;
@@ -548,6 +553,16 @@ static int64_t call_getrandom(struct cell *cell, const struct call_regs *regs)
 	return getrandom(to, n, 0) == (ssize_t)n ? (int64_t)n : -EAGAIN;
 }
 
+/* One CPU: a program that sees more makes threads, which there are not. */
+static int64_t call_sched_getaffinity(struct cell *cell, const struct call_regs *regs)
+{
+	const uint64_t mask = 1;
+
+	if (A(1) < sizeof(mask))
+		return -EINVAL;
+	return copy_out(cell, A(2), &mask, sizeof(mask)) < 0 ? -EFAULT : (int64_t)sizeof(mask);
+}
+
 static int64_t call_getrusage(struct cell *cell, const struct call_regs *regs)
 {
 	const struct rusage none = {0};
@@ -652,7 +667,7 @@ static call_fn *const calls[] = {
 	[SYS_getgid] = say_zero,
 	[SYS_getegid] = say_zero,
 	[SYS_getrusage] = call_getrusage,
-	[SYS_sched_getaffinity] = say_nosys,
+	[SYS_sched_getaffinity] = call_sched_getaffinity,
 	[SYS_uname] = call_uname,
 	[SYS_sysinfo] = call_sysinfo,
 	/* time and chance */

@@ -23,6 +23,7 @@
 #include "appliance/wire.h"
 #include "base/bytes.h"
 #include "base/cleanup.h"
+#include "io/window.h"
 
 #define REPORT_MAX 4096u
 #define LOG_TAIL   1024u
@@ -88,6 +89,7 @@ static int get_report(int fd, struct report *rep)
 struct inside {
 	const struct cage_config *config;
 	struct img *disks[AGENT_DISKS_MAX];
+	struct io *shown[AGENT_DISKS_MAX]; /* the disk, or a window of it */
 	struct cell *cell;
 	int in, out, report;
 	char log[LOG_TAIL + 1]; /* the end of what the program logged */
@@ -155,13 +157,22 @@ static int open_disks(struct inside *in, struct err *err)
 	const struct cage_config *c = in->config;
 	int r = 0;
 
-	for (unsigned i = 0; i < c->n_disks && !r; i++)
-		r = img_open(&c->disks[i].args, &in->disks[i], err);
+	for (unsigned i = 0; i < c->n_disks && !r; i++) {
+		const struct cage_disk *d = &c->disks[i];
+
+		r = img_open(&d->args, &in->disks[i], err);
+		if (!r && !d->size)
+			in->shown[i] = &in->disks[i]->io;
+		else if (!r)
+			r = window_open(&in->disks[i]->io, d->offset, d->size, false, &in->shown[i],
+					err);
+	}
 	return r;
 }
 
 static int make_cell(struct inside *in, struct err *err)
 {
+	static const char *const empty[] = {"/dev/null", "/proc/mounts"};
 	const struct cage_config *c = in->config;
 	struct cell_config cell = {
 		.program = {c->program, c->program_size, c->argv},
@@ -177,8 +188,11 @@ static int make_cell(struct inside *in, struct err *err)
 
 	for (unsigned i = 0; i < c->n_disks; i++)
 		cell.files[AGENT_FD_DISK + i] = (struct cell_file){.kind = CELL_DISK,
-								   .io = &in->disks[i]->io,
+								   .io = in->shown[i],
 								   .path = c->disks[i].name};
+	for (unsigned i = 0; c->small_world && i < ARRAY_LEN(empty); i++)
+		cell.files[CELL_FILES - 1 - i] =
+			(struct cell_file){.kind = CELL_NULL, .path = empty[i]};
 	return cell_new(&in->cell, &cell, err);
 }
 
@@ -193,6 +207,8 @@ static int close_disks(struct inside *in, struct err *err)
 			continue;
 		if ((in->config->disks[i].args.flags & IMG_RDWR) && !r)
 			r = img_settle(img, err);
+		if (in->shown[i] != &img->io)
+			io_close(in->shown[i]);
 		io_close(&img->io);
 	}
 	return r;

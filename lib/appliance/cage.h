@@ -16,6 +16,7 @@
 
 struct cage_disk {
 	struct img_open_args args; /* IMG_RDWR in its flags: may be written */
+	uint64_t offset, size;     /* bytes: the part that the program sees; size 0: all */
 	const char *name;          /* how the program opens it by path, or NULL */
 };
 
@@ -25,6 +26,7 @@ struct cage_config {
 	const void *program; /* a static ELF */
 	size_t program_size;
 	const char *const *argv;
+	bool small_world; /* /dev/null is there, and nothing is mounted: for programs of others */
 	uint64_t memory, cpu_limit; /* as in struct cell_config */
 	enum cell_isolation isolation;
 	bool log; /* the program's log goes to stderr as it comes; else its end is in the report */
