@@ -228,7 +228,7 @@ static int live(struct inside *in, struct err *err)
 		cell_describe(&result, text, sizeof(text));
 		r = err_set(err, EFAULT, "the appliance was stopped: %s", text);
 	}
-	cell_free(in->cell);
+	/* The cell itself goes with the process: nobody has to wait for that. */
 	closed = close_disks(in, r ? &late : err);
 	if (r < 0 || closed < 0)
 		return r < 0 ? r : closed;

@@ -30,7 +30,7 @@ ALLOWED = {
     'lib/formats': IMAGE + ['lib/crypto'],
     'lib/ops': OPS,
     'lib/api': OPS + ['include'],
-    'tools': OPS + ['include'],
+    'tools': OPS + ['include', 'lib/appliance', 'vmm'],
 }
 
 

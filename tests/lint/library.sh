@@ -1,8 +1,11 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-# The library never prints, never ends the process and never runs another program.
+# The library never prints, never ends the process and never runs another program. Two files are
+# about processes and may: the cage of the appliance, and the engine of cells that are processes.
+# The agent is a program.
 cd "$TOP" || exit 1
 # shellcheck disable=SC2016 # perl code
-find lib -name '*.c' -print0 | xargs -0 perl -0777 -e '
+find lib vmm -name '*.c' ! -path 'lib/appliance/agent/*' ! -path lib/appliance/cage.c \
+	! -path vmm/traced.c -print0 | xargs -0 perl -0777 -e '
 	my $bad = 0;
 	my $calls = join "|", qw(printf vprintf puts putchar putc fputs fputc fprintf vfprintf dprintf
 		perror exit _exit _Exit quick_exit abort system popen fork vfork execv execvp execl
