@@ -184,8 +184,9 @@ build/agent/%.o: %.c build/agent/.flags | $(B)/.ready
 build/agent/agent: $(agent_obj)
 	$(call say,LD,$@)
 	$(Q)$(CC) -static -no-pie $(agent_cflags) -Wl,-z,noexecstack -Wl,--build-id=none $^ -o $@ $(agent_libs)
+# The symbols stay: a report of a fault names the function.
 build/agent/agent.stripped: build/agent/agent
-	$(Q)$(OBJCOPY) --strip-all $< $@
+	$(Q)$(OBJCOPY) --strip-debug $< $@
 $(B)/lib/appliance/blob.o: build/agent/agent.stripped
 # Programs that tests run in cells.
 guests := $(patsubst tests/guests/%.c,build/agent/guest-%,$(wildcard tests/guests/*.c))

@@ -56,6 +56,7 @@ int cell_new(struct cell **cell, const struct cell_config *config, struct err *e
 	if (!c)
 		return err_nomem(err, sizeof(*c), "a cell");
 	memcpy(c->files, config->files, sizeof(c->files));
+	c->program = config->program;
 	c->log = config->log;
 	c->log_arg = config->log_arg;
 	c->log_left = LOG_MAX;
@@ -179,6 +180,10 @@ int cell_run(struct cell *cell, struct cell_result *result, struct err *err)
 	while (!r && !cell->ended)
 		r = step(cell, &answer, err);
 	stop_timer(cell);
+	if (!r && cell->result.end == CELL_FAULTED &&
+	    !elf_symbol(&cell->program, cell->result.fault.rip, cell->result.symbol,
+			sizeof(cell->result.symbol)))
+		cell->result.symbol[0] = 0;
 	*result = cell->result;
 	return r;
 }
@@ -207,22 +212,24 @@ static const char *const vectors[32] = {
 	[21] = "control protection fault",
 };
 
-static void describe_fault(const struct cell_fault *f, char *buf, size_t size)
+static void describe_fault(const struct cell_result *result, char *buf, size_t size)
 {
+	const struct cell_fault *f = &result->fault;
 	const char *name = f->vector < ARRAY_LEN(vectors) ? vectors[f->vector] : NULL;
+	const char *in = *result->symbol ? " in " : "";
 	unsigned long long rip = f->rip, rsp = f->rsp, address = f->address;
 
 	if (f->vector == 14)
-		snprintf(buf, size, "page fault: %s at address 0x%llx (rip 0x%llx, rsp 0x%llx)",
+		snprintf(buf, size, "page fault: %s at address 0x%llx (rip 0x%llx%s%s, rsp 0x%llx)",
 			 f->no_error     ? "access"
 			 : f->error & 16 ? "execution"
 			 : f->error & 2  ? "write"
 					 : "read",
-			 address, rip, rsp);
+			 address, rip, in, result->symbol, rsp);
 	else
-		snprintf(buf, size, "%s (vector %u, error code 0x%llx, rip 0x%llx, rsp 0x%llx)",
+		snprintf(buf, size, "%s (vector %u, error code 0x%llx, rip 0x%llx%s%s, rsp 0x%llx)",
 			 name ? name : "unknown exception", f->vector, (unsigned long long)f->error,
-			 rip, rsp);
+			 rip, in, result->symbol, rsp);
 }
 
 void cell_describe(const struct cell_result *result, char *buf, size_t size)
@@ -232,7 +239,7 @@ void cell_describe(const struct cell_result *result, char *buf, size_t size)
 		snprintf(buf, size, "ended with status %d", result->status);
 		break;
 	case CELL_FAULTED:
-		describe_fault(&result->fault, buf, size);
+		describe_fault(result, buf, size);
 		break;
 	case CELL_KILLED:
 		snprintf(buf, size, "gave up (signal %d)", result->status);

@@ -67,6 +67,7 @@ struct cell_result {
 	enum cell_end end;
 	int status;
 	struct cell_fault fault;
+	char symbol[64];     /* of the fault: the function, or "" */
 	uint64_t calls;      /* system calls that were served */
 	uint64_t memory_top; /* bytes: the most that heap and mappings had */
 };

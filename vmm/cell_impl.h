@@ -13,6 +13,7 @@ struct cell {
 	struct guest_memory mem;
 	struct engine *engine;
 	struct cell_file files[CELL_FILES];
+	struct elf_program program;    /* image borrowed */
 	uint64_t disk_pos[CELL_FILES]; /* where read, write and lseek of a disk are */
 	void (*log)(void *arg, const char *text, size_t len);
 	void *log_arg;

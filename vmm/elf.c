@@ -12,7 +12,6 @@
 
 #include "base/bytes.h"
 
-#define PIE_BASE    UINT64_C(0x400000)
 #define MAX_SEGMENT 32u
 
 struct image {
@@ -40,7 +39,7 @@ static int read_headers(struct image *im, struct err *err)
 	    h->e_phoff > prog->size || h->e_phnum * sizeof(im->seg[0]) > prog->size - h->e_phoff)
 		return err_set(err, ENOEXEC, "bad table of program headers");
 	memcpy(im->seg, (const char *)prog->image + h->e_phoff, h->e_phnum * sizeof(im->seg[0]));
-	im->base = h->e_type == ET_DYN ? PIE_BASE : 0;
+	im->base = h->e_type == ET_DYN ? ELF_PIE_BASE : 0;
 	return 0;
 }
 

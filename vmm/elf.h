@@ -5,6 +5,9 @@
 
 #include "vmm/memory.h"
 
+/* Where a static-pie program is loaded. */
+#define ELF_PIE_BASE UINT64_C(0x400000)
+
 struct elf_program {
 	const void *image; /* the file's bytes; borrowed */
 	size_t size;
@@ -21,5 +24,8 @@ struct elf_start {
  */
 int elf_load(struct guest_memory *mem, const struct elf_program *prog, struct elf_start *start,
 	     struct err *err);
+
+/* "name+0x12" of the function that the address is in, into buf. False: there is no name for it. */
+bool elf_symbol(const struct elf_program *prog, uint64_t at, char *buf, size_t size);
 
 #endif
