@@ -13,8 +13,9 @@
  *     [CANCEL]                      DONE result | FAIL errno, text
  *
  * One call at a time. FAIL may come while the library still sends DATA: the agent drops what
- * follows up to END. After CANCEL the agent ends the call with DONE or FAIL ECANCELED, and leaves
- * the filesystem consistent. A frame that is malformed ends the conversation.
+ * follows up to END or CANCEL, one of which ends the DATA of a call. After CANCEL the agent ends
+ * the call with DONE or FAIL ECANCELED, and leaves the filesystem consistent; a CANCEL that comes
+ * too late is dropped. A frame that is malformed ends the conversation.
  */
 #ifndef IMGKIT_APPLIANCE_PROTOCOL_H
 #define IMGKIT_APPLIANCE_PROTOCOL_H
@@ -75,8 +76,9 @@ enum agent_op {
 	/* (volume, text mountpoint, u32 flags) → (text type). Mount point "/" first. */
 	OP_MOUNT,
 	/*
-	 * (u32 flags) → (u32 count, count × (volume, text mountpoint, text type)): mounts the root of
-	 * the one operating system on the disks and what its /etc/fstab names. FAIL ENOENT: none,
+	 * (u32 flags) → (u32 count, count × (volume, text mountpoint, text type), u32 count, count ×
+	 * text note): mounts the root of the one operating system on the disks and what its
+	 * /etc/fstab names; a note says what of it was left out, and why. FAIL ENOENT: none,
 	 * ENOTUNIQ: several (text names them).
 	 */
 	OP_MOUNT_ROOT,
@@ -89,7 +91,8 @@ enum agent_op {
 	OP_STAT = 16,
 	/* (text path!) → (text target). */
 	OP_READLINK,
-	/* (text path) → DATA of records: (text name, STAT); DONE (). Without . and .. */
+	/* (text path) → DATA of records: (text name, STAT); DONE (). Without . and ..; mode 0: the
+	 * inode of the entry cannot be read. Records are never split over two frames. */
 	OP_READDIR,
 	/* (text path) → (text type, u32 block size, u64 blocks, free, available, files, files free,
 	 *  volume, text mountpoint). */
@@ -97,7 +100,7 @@ enum agent_op {
 	/* (text path, u64 offset, u64 length) → DATA of bytes, in order; DONE (u64 size of the file).
 	 * Ends at the end of the file. */
 	OP_READ,
-	/* (text path, u32 flags) → DATA of stream records (below); PROGRESS bytes; DONE (). */
+	/* (text path, u32 flags) → DATA of stream records (below); DONE (). */
 	OP_EXPORT,
 	/* (text path!, text name) → (u32 length, bytes). FAIL ENODATA. */
 	OP_XATTR_GET,
@@ -111,7 +114,7 @@ enum agent_op {
 	OP_WRITE = 32,
 	/* (text path, u32 mode, u32 uid, u32 gid, u32 flags) → (). */
 	OP_MKDIR,
-	/* (text path!, u32 flags) → (). */
+	/* (text path!, u32 flags) → (); PROGRESS names. */
 	OP_REMOVE,
 	/* (text old!, text new!) → (): replaces what rename(2) would replace. */
 	OP_RENAME,
@@ -122,7 +125,7 @@ enum agent_op {
 	/* (text path!, u32 mode with type, u32 major, u32 minor, u32 uid, u32 gid) → (). */
 	OP_MKNOD,
 	/* (text path, u32 mask, u32 flags, u32 mode, u32 uid, u32 gid, u64 size, u64 atime, u32 nsec,
-	 *  u64 mtime, u32 nsec) → (). */
+	 *  u64 mtime, u32 nsec) → (); PROGRESS inodes. SET_SIZE not with TREE_RECURSIVE. */
 	OP_SETATTR,
 	/* (text path!, text name, u32 length, bytes) → (). */
 	OP_XATTR_SET,
@@ -147,8 +150,8 @@ enum {
 	WRITE_TRUNC = 1 << 2,
 	WRITE_APPEND = 1 << 3, /* offset is the end of the file */
 	WRITE_REPLACE =
-		1 << 4, /* the new content under a new inode, which takes the name, owner, mode,
-				 * times of birth and extended attributes of the old one at the end */
+		1 << 4, /* the new content under a new inode, which takes the name, owner, mode
+				 * and extended attributes of the old one at the end; offset is 0 */
 };
 /* OP_MKDIR, OP_REMOVE, OP_SETATTR, OP_EXPORT, OP_IMPORT */
 enum {
@@ -156,7 +159,8 @@ enum {
 		1 << 0, /* REMOVE, SETATTR, EXPORT: and all below; MKDIR: with its parents */
 	TREE_MISSING_OK =
 		1 << 1,        /* REMOVE: no FAIL ENOENT; MKDIR: no FAIL EEXIST for a directory */
-	TREE_FOLLOW = 1 << 2,  /* SETATTR, EXPORT: follow a link at the end of the path */
+	TREE_FOLLOW = 1 << 2,  /* SETATTR, EXPORT: follow a link at the end of the path; IMPORT: a
+				* link that was there may stand for the directory it leads to */
 	TREE_CONTENT = 1 << 3, /* EXPORT: the bytes of regular files */
 	TREE_XATTRS = 1 << 4,  /* EXPORT: extended attributes */
 	TREE_ONE_FS = 1 << 5,  /* EXPORT: do not enter other mounts */

@@ -95,6 +95,11 @@ struct fs_driver {
 	int (*xattr_set)(struct fs *fs, uint64_t ino, const char *name, const void *buf, size_t len,
 			 struct err *err);
 	int (*xattr_remove)(struct fs *fs, uint64_t ino, const char *name, struct err *err);
+
+	/* Makes a filesystem of one of the types. uuid "" is a random one; options as `mke2fs -O/-E`
+	 * names them, or "". NULL: cannot. */
+	int (*mkfs)(const struct volume *vol, const char *type, const char *label, const char *uuid,
+		    const char *options, struct err *err);
 };
 
 struct fs {
@@ -106,10 +111,6 @@ struct fs {
 };
 
 extern const struct fs_driver ext_driver;
-/* Makes a filesystem. uuid "" is a random one; options as `mke2fs -O/-E` names them, or "". */
-int ext_mkfs(const struct volume *vol, const char *type, const char *label, const char *uuid,
-	     const char *options, struct err *err);
-
 /* All or nothing, inside the volume: disk.c. */
 int volume_read(const struct volume *vol, void *buf, size_t len, uint64_t off, struct err *err);
 int volume_write(const struct volume *vol, const void *buf, size_t len, uint64_t off,
