@@ -7,11 +7,9 @@
  */
 #include "unit.h"
 
-#include <dirent.h>
 #include <ext2fs/ext2fs.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <limits.h>
 #include <stdlib.h>
 #include <sys/stat.h>
 #include <sys/xattr.h>
@@ -20,6 +18,7 @@
 #include "appliance/protocol.h"
 #include "base/bytes.h"
 #include "extdisk.h"
+#include "exttree.h"
 #include "tell.h"
 
 static bool have_xattrs;
@@ -78,152 +77,7 @@ static int make_tree(void **state)
 	return 0;
 }
 
-/* ---- comparing ---- */
-
 static struct err e;
-
-static void compare_bytes(struct fs *fs, uint64_t ino, const char *path, uint64_t size)
-{
-	static const size_t steps[] = {1 << 20, 4096, 777, 70001, 200000};
-	unsigned char *want = malloc(1 << 20), *have = malloc(1 << 20);
-	int fd = open(path, O_RDONLY);
-	uint64_t off = 0;
-	size_t got;
-
-	assert_true(fd >= 0);
-	for (unsigned i = 0; off < size; i++) {
-		size_t n = (size_t)min_u64(steps[i % ARRAY_LEN(steps)], size - off);
-
-		assert_int_equal(pread(fd, want, n, (off_t)off), n);
-		ok(ext_driver.read(fs, ino, have, n, off, &got, &e), &e);
-		assert_int_equal(got, n);
-		if (memcmp(want, have, n) != 0)
-			fail_msg("%s differs in %zu bytes at %llu", path, n,
-				 (unsigned long long)off);
-		off += n;
-	}
-	ok(ext_driver.read(fs, ino, have, 1, size, &got, &e), &e);
-	assert_int_equal(got, 0);
-	/* All that is not zero is data, and the answers go forward. */
-	for (off = 0; off < size;) {
-		uint64_t start, end;
-
-		ok(ext_driver.next_data(fs, ino, off, &start, &end, &e), &e);
-		assert_true(start >= off && end > off && end <= size);
-		while (off < start) {
-			size_t n = (size_t)min_u64(1 << 20, start - off);
-
-			assert_int_equal(pread(fd, want, n, (off_t)off), n);
-			assert_true(bytes_are_zero(want, n));
-			off += n;
-		}
-		off = end;
-	}
-	close(fd);
-	free(want);
-	free(have);
-}
-
-static void compare_xattrs(struct fs *fs, uint64_t ino, const char *path)
-{
-	char names[1024], value[4096], want[4096];
-	size_t len, n_names = 0;
-	ssize_t n = llistxattr(path, names, sizeof(names));
-
-	for (char *p = names; p < names + (n < 0 ? 0 : n); p += strlen(p) + 1) {
-		ssize_t size = lgetxattr(path, p, want, sizeof(want));
-
-		if (strncmp(p, "user.", 5) != 0)
-			continue;
-		n_names++;
-		ok(ext_driver.xattr_get(fs, ino, p, value, sizeof(value), &len, &e), &e);
-		assert_int_equal(len, size);
-		assert_memory_equal(value, want, len);
-	}
-	ok(ext_driver.xattr_list(fs, ino, names, sizeof(names), &len, &e), &e);
-	for (char *p = names; p < names + len; p += strlen(p) + 1)
-		n_names--;
-	assert_int_equal(n_names, 0);
-}
-
-struct tree {
-	struct fs *fs;
-	const char *path;
-	unsigned n;
-};
-
-static void compare_node(struct fs *fs, uint64_t ino, const char *path);
-
-static int compare_entry(void *arg, const char *name, size_t len, uint64_t ino, unsigned type,
-			 struct err *err)
-{
-	struct tree *t = arg;
-	char path[PATH_MAX];
-	struct stat st;
-	uint64_t found;
-
-	(void)err;
-	assert_int_equal(strlen(name), len);
-	if (strcmp(name, "lost+found") == 0)
-		return 0;
-	snprintf(path, sizeof(path), "%s/%s", t->path, name);
-	assert_int_equal(lstat(path, &st), 0);
-	if (type != DT_UNKNOWN)
-		assert_int_equal(type, IFTODT(st.st_mode));
-	(void)found;
-	t->n++;
-	compare_node(t->fs, ino, path);
-	return 0;
-}
-
-static void compare_dir(struct fs *fs, uint64_t ino, const char *path)
-{
-	struct tree t = {fs, path, 0};
-	DIR *d = opendir(path);
-	struct dirent *entry;
-	uint64_t found;
-	unsigned n = 0;
-
-	ok(ext_driver.readdir(fs, ino, compare_entry, &t, &e), &e);
-	while ((entry = readdir(d))) {
-		ok(ext_driver.lookup(fs, ino, entry->d_name, strlen(entry->d_name), &found, &e),
-		   &e);
-		n += strcmp(entry->d_name, ".") != 0 && strcmp(entry->d_name, "..") != 0;
-	}
-	closedir(d);
-	assert_int_equal(n, t.n);
-	fails(ext_driver.lookup(fs, ino, "nothing", 7, &found, &e), -ENOENT, &e, "nothing");
-}
-
-static void compare_node(struct fs *fs, uint64_t ino, const char *path)
-{
-	char target[PATH_MAX], want[PATH_MAX];
-	struct agent_stat st;
-	struct stat host;
-
-	assert_int_equal(lstat(path, &host), 0);
-	ok(ext_driver.stat(fs, ino, &st, &e), &e);
-	assert_int_equal(st.mode, host.st_mode);
-	assert_int_equal(st.uid, host.st_uid);
-	assert_int_equal(st.gid, host.st_gid);
-	if (S_ISDIR(st.mode)) {
-		compare_dir(fs, ino, path);
-		return;
-	}
-	assert_int_equal(st.size, host.st_size);
-	assert_int_equal(st.nlink, host.st_nlink);
-	if (S_ISLNK(st.mode)) {
-		ssize_t n = readlink(path, want, sizeof(want) - 1);
-
-		want[n] = '\0';
-		ok(ext_driver.readlink(fs, ino, target, sizeof(target), &e), &e);
-		assert_string_equal(target, want);
-	}
-	if (S_ISREG(st.mode))
-		compare_bytes(fs, ino, path, st.size);
-	if (have_xattrs)
-		compare_xattrs(fs, ino, path);
-}
 
 static void compare_image(const char *options)
 {
@@ -236,7 +90,7 @@ static void compare_image(const char *options)
 	assert_int_equal(shell("debugfs -R 'htree_dump /many' disk 2>&1 | grep -q 'Root node'"),
 			 indexed ? 0 : 1);
 	fs = extdisk_mount("disk", true);
-	compare_node(fs, fs->root, "tree");
+	exttree_compare(fs, "tree", have_xattrs);
 	extdisk_unmount(fs);
 }
 

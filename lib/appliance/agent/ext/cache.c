@@ -513,18 +513,26 @@ static int check_write(struct cache *c, uint64_t len, uint64_t off, struct err *
 int cache_write(struct cache *c, const void *buf, size_t len, uint64_t off, struct err *err)
 {
 	int r = check_write(c, len, off, err);
+	uint64_t head, body;
 
 	if (r < 0 || len == 0)
 		return r;
 	/* Parts at the ends that are touched only go through the cache, so that the rest of them
 	 * that waits there is not lost. */
-	if (len < CACHE_DIRECT || !is_aligned(off, PART) || !is_aligned(len, PART))
+	head = round_up(off, PART) - off;
+	if (len < CACHE_DIRECT + head)
 		return write_cached(c, buf, len, off, err);
-	c->unsafe = true;
-	r = volume_write(&c->vol, buf, len, off, err);
-	if (r == 0)
-		update_clean(c, buf, len, off);
-	return r;
+	body = round_down(len - head, PART);
+	r = write_cached(c, buf, head, off, err);
+	if (r == 0) {
+		c->unsafe = true;
+		r = volume_write(&c->vol, (const char *)buf + head, (size_t)body, off + head, err);
+	}
+	if (r < 0)
+		return r;
+	update_clean(c, (const unsigned char *)buf + head, body, off + head);
+	return write_cached(c, (const char *)buf + head + body, len - head - body,
+			    off + head + body, err);
 }
 
 int cache_zero(struct cache *c, uint64_t off, uint64_t len, struct err *err)

@@ -31,45 +31,52 @@ int ext_dir_block(struct ext *x, const struct ext_inode *dir, uint64_t lblk, voi
 	return ext_error(x, code, err, "a block of directory", dir->ino);
 }
 
+int ext_entry_at(struct ext *x, const struct ext_inode *dir, const unsigned char *buf, uint32_t off,
+		 uint32_t end, struct ext_entry *out, struct err *err)
+{
+	struct ext2_dir_entry *e = (struct ext2_dir_entry *)(uintptr_t)(buf + off);
+	const bool typed = ext2fs_has_feature_filetype(x->e2->super);
+
+	if (end - off < EXT2_DIR_ENTRY_HEADER_LEN || ext2fs_get_rec_len(x->e2, e, &out->len) != 0 ||
+	    out->len < EXT2_DIR_ENTRY_HEADER_LEN || out->len % 4 || out->len > end - off)
+		return ext_corrupt(err, dir->ino,
+				   "a broken entry at byte %u of a block of the "
+				   "directory",
+				   off);
+	out->e = e;
+	out->type = typed ? (unsigned)ext2fs_dirent_file_type(e) : EXT2_FT_UNKNOWN;
+	out->name = (struct ext_name){e->name,
+				      typed ? (unsigned)ext2fs_dirent_name_len(e) : e->name_len};
+	if (e->inode &&
+	    (out->name.len > EXT2_NAME_LEN || out->name.len + EXT2_DIR_ENTRY_HEADER_LEN > out->len))
+		return ext_corrupt(err, dir->ino,
+				   "a name of %zu bytes in an entry of %u bytes of the directory",
+				   out->name.len, out->len);
+	return 0;
+}
+
 /* Entries of [off, end) of a buffer. */
 static int walk_bytes(struct ext *x, const struct ext_inode *dir, const unsigned char *buf,
 		      uint32_t off, uint32_t end, struct ext_slot *slot, ext_entry_fn *fn,
 		      void *arg, struct err *err)
 {
-	const bool typed = ext2fs_has_feature_filetype(x->e2->super);
-	uint32_t prev = off;
+	struct ext_entry entry;
 
-	while (off < end) {
-		struct ext2_dir_entry *e = (struct ext2_dir_entry *)(uintptr_t)(buf + off);
-		unsigned len, name;
-		int r;
+	slot->prev = off;
+	for (; off < end; off += entry.len) {
+		int r = ext_entry_at(x, dir, buf, off, end, &entry, err);
 
-		if (end - off < EXT2_DIR_ENTRY_HEADER_LEN ||
-		    ext2fs_get_rec_len(x->e2, e, &len) != 0 || len < EXT2_DIR_ENTRY_HEADER_LEN ||
-		    len % 4 || len > end - off)
-			return ext_corrupt(err, dir->ino,
-					   "a broken entry at byte %u of block %llu of the "
-					   "directory",
-					   off, (unsigned long long)slot->lblk);
-		name = (unsigned)ext2fs_dirent_name_len(e);
-		if (!typed)
-			name = e->name_len;
-		if (e->inode && (name > EXT2_NAME_LEN || name + EXT2_DIR_ENTRY_HEADER_LEN > len))
-			return ext_corrupt(err, dir->ino,
-					   "a name of %u bytes in an entry of %u in block %llu of "
-					   "the directory",
-					   name, len, (unsigned long long)slot->lblk);
+		if (r < 0)
+			return r;
 		slot->off = off;
-		slot->prev = prev;
-		slot->ino = e->inode;
-		slot->type = typed ? (unsigned)ext2fs_dirent_file_type(e) : EXT2_FT_UNKNOWN;
-		if (e->inode) {
-			r = fn(arg, slot, (struct ext_name){e->name, name}, err);
+		slot->ino = entry.e->inode;
+		slot->type = entry.type;
+		if (slot->ino) {
+			r = fn(arg, slot, entry.name, err);
 			if (r != 0)
 				return r;
 		}
-		prev = off;
-		off += len;
+		slot->prev = off;
 	}
 	return 0;
 }

@@ -40,11 +40,14 @@ struct ext {
 	uint32_t bs;       /* bytes of a block */
 	uint64_t blocks;   /* of the filesystem */
 	bool changing;     /* ext_begin was called: the superblock says "not clean" */
+	bool damaged;      /* a change failed half-way: the disk will go on saying so */
 	uint32_t generation;
 	unsigned char *node; /* a block: the node of an extent tree read last, see map.c */
 	uint64_t node_block, node_generation;
 	uint32_t node_ino;
 	unsigned char *dirbuf[5]; /* blocks of a directory at work: htree.h says which */
+	uint32_t goal_ino;        /* the file that was given blocks last, up to this block of it, */
+	uint64_t goal_lblk, goal; /* and where it would go on */
 	uint32_t room_dir;        /* the directory without index that got the last entry, and the */
 	uint64_t room_block;      /* block of it where the next may fit */
 };
@@ -62,8 +65,16 @@ int ext_error(struct ext *x, errcode_t code, struct err *err, const char *what, 
 /* -EUCLEAN: the fact about an inode. */
 int ext_corrupt(struct err *err, uint32_t ino, const char *fmt, ...)
 	__attribute__((format(printf, 3, 4)));
+
+/* ---- change.c ---- */
 /* Before the first change: bitmaps, orphans, "not clean". Each function that changes calls it. */
 int ext_begin(struct ext *x, struct err *err);
+/* Everything is on the disk, which still says "not clean". */
+int ext_flush(struct ext *x, struct err *err);
+/* And now it says "clean", unless a change failed half-way. */
+int ext_end(struct ext *x, struct err *err);
+/* Notes that a change ended with r; returns r. */
+int ext_damaged(struct ext *x, int r);
 
 /* ---- inode.c ---- */
 int ext_inode_read(struct ext *x, uint64_t ino, struct ext_inode *inode, struct err *err);
@@ -116,6 +127,14 @@ struct ext_name {
 	const char *s;
 	size_t len;
 };
+/* An entry in a buffer, its lengths checked. */
+struct ext_entry {
+	struct ext2_dir_entry *e;
+	unsigned len, type;
+	struct ext_name name;
+};
+int ext_entry_at(struct ext *x, const struct ext_inode *dir, const unsigned char *buf, uint32_t off,
+		 uint32_t end, struct ext_entry *out, struct err *err);
 typedef int ext_entry_fn(void *arg, const struct ext_slot *slot, struct ext_name name,
 			 struct err *err);
 /* Positive results of ext_entry_fn end a walk and are returned. */
@@ -146,7 +165,70 @@ int ext_readdir(struct fs *fs, uint64_t dir, fs_entry_fn *fn, void *arg, struct 
 int ext_htree_find(struct ext *x, const struct ext_inode *dir, struct ext_name name,
 		   struct ext_slot *slot, struct err *err);
 
+/* ---- alloc.c ---- */
+/* Gives the file up to n blocks from lblk on, where it has a hole. */
+int ext_alloc(struct ext *x, struct ext_inode *inode, uint64_t lblk, uint64_t n,
+	      struct ext_run *run, struct err *err);
+/* Makes an unwritten run data. */
+int ext_convert(struct ext *x, struct ext_inode *inode, const struct ext_run *run, struct err *err);
+
+/* ---- write.c ---- */
+/* EPERM for immutable and append-only inodes. */
+int ext_may_change(const struct ext_inode *inode, struct err *err);
+int ext_write(struct fs *fs, uint64_t ino, const void *buf, size_t len, uint64_t off,
+	      struct err *err);
+/* The caller writes the inode. */
+int ext_truncate(struct ext *x, struct ext_inode *inode, uint64_t size, struct err *err);
+int ext_setattr(struct fs *fs, uint64_t ino, const struct fs_attr *attr, struct err *err);
+
+/* ---- link.c ---- */
+/* What an entry is to say. */
+struct ext_child {
+	struct ext_name name;
+	uint32_t ino;
+	unsigned type; /* EXT2_FT_* */
+};
+/* They keep the directory's inode on the disk, but for its times. The name is not there yet. */
+int ext_dir_add(struct ext *x, struct ext_inode *dir, const struct ext_child *child,
+		struct err *err);
+int ext_dir_remove(struct ext *x, struct ext_inode *dir, struct ext_name name,
+		   const struct ext_slot *slot, struct err *err);
+/* The entry gets another inode. */
+int ext_dir_point(struct ext *x, struct ext_inode *dir, const struct ext_child *child,
+		  const struct ext_slot *slot, struct err *err);
+/* Bytes of a block that entries may take. */
+uint32_t ext_dir_room(const struct ext *x);
+int ext_dir_write(struct ext *x, const struct ext_inode *dir, uint64_t pblk, void *buf,
+		  struct err *err);
+/* A new block at the end of the directory; its content is the caller's business. */
+int ext_dir_append(struct ext *x, struct ext_inode *dir, uint64_t *lblk, uint64_t *pblk,
+		   struct err *err);
+void ext_block_init(struct ext *x, unsigned char *buf);
+/* 1: done, 0: no room. */
+int ext_block_insert(struct ext *x, const struct ext_inode *dir, unsigned char *buf,
+		     const struct ext_child *child, struct err *err);
+void ext_entry_fill(struct ext *x, unsigned char *buf, uint32_t off, uint32_t len,
+		    const struct ext_child *child);
+
+/* ---- create.c ---- */
+int ext_create(struct fs *fs, uint64_t dir, const char *name, size_t len, const struct fs_new *what,
+	       uint64_t *ino, struct err *err);
+int ext_link(struct fs *fs, uint64_t dir, const char *name, size_t len, uint64_t ino,
+	     struct err *err);
+int ext_unlink(struct fs *fs, uint64_t dir, const char *name, size_t len, struct err *err);
+int ext_rename(struct fs *fs, uint64_t from, const char *name, size_t len, uint64_t to,
+	       const char *new_name, size_t new_len, struct err *err);
+/* Gives back an inode without links, and all that it has. */
+int ext_inode_free(struct ext *x, struct ext_inode *inode, struct err *err);
+
 /* ---- xattr.c ---- */
+/* Takes all of them away. */
+int ext_xattrs_clear(struct ext *x, struct ext_inode *inode, struct err *err);
+/* The ACL of an inode follows its new mode. */
+int ext_acl_chmod(struct ext *x, struct ext_inode *inode, struct err *err);
+int ext_xattr_set(struct fs *fs, uint64_t ino, const char *name, const void *buf, size_t len,
+		  struct err *err);
+int ext_xattr_remove(struct fs *fs, uint64_t ino, const char *name, struct err *err);
 int ext_xattr_get(struct fs *fs, uint64_t ino, const char *name, void *buf, size_t size,
 		  size_t *len, struct err *err);
 int ext_xattr_list(struct fs *fs, uint64_t ino, char *buf, size_t size, size_t *len,

@@ -38,6 +38,11 @@ int dx_hash(struct ext *x, const struct ext_inode *dir, int version, struct ext_
 /* Bytes of a node's checksum. */
 unsigned dx_tail(const struct ext *x);
 
+/* index.c: as ext_dir_add. */
+int dx_add(struct ext *x, struct ext_inode *dir, const struct ext_child *child, struct err *err);
+/* 1 when the directory, of one full block, has an index now; 0 when it cannot get one. */
+int dx_make(struct ext *x, struct ext_inode *dir, struct err *err);
+
 static inline uint32_t dx_block(const struct dx_frame *f)
 {
 	return f->entries[f->at].block & EXT4_DX_BLOCK_MASK;

@@ -365,15 +365,15 @@ static int ext_mount(const struct volume *vol, const char *type, bool rdonly, st
 
 static int ext_sync(struct fs *fs, struct err *err)
 {
-	(void)fs;
-	(void)err;
-	return 0;
+	struct ext *x = ext_of(fs);
+
+	return x->changing ? ext_flush(x, err) : 0;
 }
 
 static int ext_unmount(struct fs *fs, struct err *err)
 {
 	struct ext *x = ext_of(fs);
-	int r = ext_sync(fs, err);
+	int r = x->changing ? ext_end(x, err) : 0;
 
 	ext_free(x);
 	return r;
@@ -415,4 +415,12 @@ const struct fs_driver ext_driver = {
 	.next_data = ext_next_data,
 	.xattr_get = ext_xattr_get,
 	.xattr_list = ext_xattr_list,
+	.create = ext_create,
+	.link = ext_link,
+	.unlink = ext_unlink,
+	.rename = ext_rename,
+	.write = ext_write,
+	.setattr = ext_setattr,
+	.xattr_set = ext_xattr_set,
+	.xattr_remove = ext_xattr_remove,
 };
