@@ -176,7 +176,9 @@ uint64_t extdisk_put(struct fs *fs, const char *path, const void *data, size_t l
 
 void extdisk_clean(const char *path)
 {
-	char *text = shell_text("e2fsck -fn %s 2>&1; echo status $?", path);
+	/* That a tree of extents could be packed better is no fault. */
+	char *text =
+		shell_text("(e2fsck -fn %s 2>&1; echo status $?) | grep -v 'Optimize? no'", path);
 
 	if (!strstr(text, "status 0\n") || strstr(text, "? no"))
 		die("e2fsck of %s:\n%s", path, text);
