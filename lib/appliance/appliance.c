@@ -50,6 +50,16 @@ int appliance_finish(struct appliance *a, struct err *err)
 	return r < 0 ? r : f;
 }
 
+const char *appliance_isolation(const struct appliance *a)
+{
+	return a->end.isolation;
+}
+
+const char *appliance_fallback(const struct appliance *a)
+{
+	return a->end.fallback;
+}
+
 void appliance_close(struct appliance *a)
 {
 	if (!a)

@@ -45,6 +45,8 @@ struct appliance_end {
 	/* Ends it at once, frees arg. */
 	void (*kill)(void *arg);
 	void *arg;
+	const char *isolation; /* how it is caged: "vm", "process"; lives as long as arg */
+	const char *fallback;  /* why it is not a VM, or "" */
 };
 
 /*
@@ -57,6 +59,9 @@ int appliance_attach(int to, int from, const struct appliance_end *end, struct a
 /* Unmounts all, and ends the agent: after it everything is on the disks. The appliance stays to be
  * closed. */
 int appliance_finish(struct appliance *a, struct err *err);
+/* "vm" or "process"; and why not a VM when nothing was asked for, or "". Until it is finished. */
+const char *appliance_isolation(const struct appliance *a);
+const char *appliance_fallback(const struct appliance *a);
 /* Frees it, and kills the agent if it is still there. NULL is fine. */
 void appliance_close(struct appliance *a);
 

@@ -1,0 +1,88 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * What the commands share that look into a disk: their common options, how people write a place in
+ * a guest, and an appliance with the right file systems mounted.
+ *
+ * A place is IMAGE:/PATH, or IMAGE@SNAPSHOT:/PATH. The image's name ends at the first ":/" after
+ * which what stands before it is a file (with or without @SNAPSHOT).
+ */
+#ifndef IMGKIT_TOOLS_GUEST_H
+#define IMGKIT_TOOLS_GUEST_H
+
+#include "appliance/appliance.h"
+#include "cli.h"
+
+/* Ids of the common options; those of a command start at GUEST_NEXT. */
+enum {
+	GUEST_ISOLATION = CLI_LONG,
+	GUEST_UNTRUSTED,
+	GUEST_MEMORY,
+	GUEST_OUTPUT,
+	GUEST_PROGRESS,
+	GUEST_NEXT
+};
+
+/* clang-format off */
+#define GUEST_OPTIONS                                                                              \
+	{'f', "format", "FMT", "format of the image (default: found out from its content)"},       \
+	{'m', "mount", "DEV[:DIR]", "mount DEV (sda1, LABEL=…, UUID=…) at DIR; may be repeated"},  \
+	{'a', "add", "FILE", "one more disk: sdb, sdc, …; may be repeated"},                       \
+	{GUEST_ISOLATION, "isolation", "auto|vm|process", "how strangers' data is caged"},         \
+	{GUEST_MEMORY, "memory", "SIZE", "memory of the cage (default: 64M)"},                     \
+	{'U', "force-share", NULL, "read an image that another process may be writing"},           \
+	CLI_OPT_OBJECT,                                                                            \
+	CLI_OPT_EXTERNAL,                                                                          \
+	{GUEST_UNTRUSTED, "untrusted", NULL, "open no file but those named here; never guess raw"}
+/* clang-format on */
+
+struct guest_mount {
+	const char *device, *path;
+};
+
+struct guest_opts {
+	const char *format;
+	struct guest_mount mounts[AGENT_DISKS_MAX];
+	unsigned n_mounts;
+	const char *more[AGENT_DISKS_MAX]; /* --add */
+	unsigned n_more;
+	enum appliance_isolation isolation;
+	uint64_t memory;
+	unsigned flags; /* IMG_SHARE, IMG_UNTRUSTED */
+};
+
+/* An option of GUEST_OPTIONS. False: it was wrong, and said so; *known: whether it is one. */
+bool guest_option(struct cli *cli, struct guest_opts *opts, int id, bool *known);
+
+/* A place in a guest. All owned; guest_place_free. */
+struct guest_place {
+	char *image, *snapshot, *path; /* snapshot, path: NULL where there is none */
+};
+
+/* False: no memory, which it said. Without ":/" in text it is an image, and path is NULL. */
+bool guest_place_parse(const struct cli *cli, const char *text, struct guest_place *place);
+void guest_place_free(struct guest_place *place);
+
+/*
+ * Starts an appliance with the place's image as sda. writable: its disks can be written. False: it
+ * said what is wrong. How it is caged is said on stderr when that is not a VM and was not asked for.
+ */
+bool guest_launch(const struct cli *cli, const struct guest_opts *opts,
+		  const struct guest_place *place, bool writable, struct appliance **a);
+/*
+ * The same, and mounts what --mount says; else the only file system there is, or the operating
+ * system with what its /etc/fstab names.
+ */
+bool guest_open(const struct cli *cli, const struct guest_opts *opts,
+		const struct guest_place *place, bool writable, struct appliance **a);
+
+/* Everything is on the disks, or it says what is not. The exit code: code, or 1. Closes a. */
+int guest_close(const struct cli *cli, struct appliance *a, int code);
+
+/* The volume that people call sda1, /dev/sda1, LABEL=…, UUID=…, PARTUUID=…, or by bare label or
+ * UUID. NULL: none or several, which it said. */
+const struct agent_volume *guest_find_volume(const struct cli *cli, const struct agent_volume *v,
+					     unsigned n, const char *name);
+/* "sda1" */
+void guest_volume_name(const struct agent_volume *v, char *buf, size_t size);
+
+#endif
