@@ -309,7 +309,7 @@ static int mount_root(const struct cli *cli, struct appliance *a, const struct a
 
 	if (r < 0) {
 		add_names(names, sizeof(names), v, n);
-		return cli_error(cli, "%s\nSay what to mount with -m: %s", err.msg,
+		return cli_error(cli, "%s; say what to mount with -m: %s", err.msg,
 				 *names ? names : "there is no file system");
 	}
 	for (unsigned i = 0; i < root.n_notes; i++)

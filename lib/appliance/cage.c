@@ -354,7 +354,7 @@ int cage_wait(struct cage *cage, int *status, struct err *err)
 	if (r < 0)
 		return no_words(how, err);
 	if (rep.code && *rep.more)
-		return err_set(err, (int)rep.code, "%s\nIts log: %s", rep.text, rep.more);
+		return err_set(err, (int)rep.code, "%s; its log: %s", rep.text, rep.more);
 	if (rep.code)
 		return err_set(err, (int)rep.code, "%s", rep.text);
 	*status = WIFEXITED(how) ? WEXITSTATUS(how) : -1;
