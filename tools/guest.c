@@ -69,6 +69,7 @@ bool guest_option(struct cli *cli, struct guest_opts *opts, int id, bool *known)
 	case 'm':
 		return take_mount(cli, opts);
 	case 'a':
+	case GUEST_ADD:
 		return take_more(cli, opts);
 	case 'U':
 		opts->flags |= IMG_SHARE;

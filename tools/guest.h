@@ -19,14 +19,18 @@ enum {
 	GUEST_MEMORY,
 	GUEST_OUTPUT,
 	GUEST_PROGRESS,
+	GUEST_ADD,
 	GUEST_NEXT
 };
 
 /* clang-format off */
-#define GUEST_OPTIONS                                                                              \
+#define GUEST_ADD_HELP "one more disk: sdb, sdc, …; may be repeated"
+#define GUEST_OPTIONS {'a', "add", "FILE", GUEST_ADD_HELP}, GUEST_OPTIONS_REST
+/* Of commands whose -a is something else. */
+#define GUEST_OPTIONS_NO_A {GUEST_ADD, "add", "FILE", GUEST_ADD_HELP}, GUEST_OPTIONS_REST
+#define GUEST_OPTIONS_REST                                                                         \
 	{'f', "format", "FMT", "format of the image (default: found out from its content)"},       \
 	{'m', "mount", "DEV[:DIR]", "mount DEV (sda1, LABEL=…, UUID=…) at DIR; may be repeated"},  \
-	{'a', "add", "FILE", "one more disk: sdb, sdc, …; may be repeated"},                       \
 	{GUEST_ISOLATION, "isolation", "auto|vm|process", "how strangers' data is caged"},         \
 	{GUEST_MEMORY, "memory", "SIZE", "memory of the cage (default: 64M)"},                     \
 	{'U', "force-share", NULL, "read an image that another process may be writing"},           \
