@@ -389,6 +389,16 @@ static void print_option(const struct cmd_opt *o)
 		printf("  %-*s %s\n", HELP_COLUMN, left, o->help);
 }
 
+/* A command may have -h for something else. */
+static void print_help_option(const struct cmd *cmd)
+{
+	struct cmd_opt o = help_opt;
+
+	if (find_short(cmd, 'h') != &help_opt)
+		o.id = CLI_LONG;
+	print_option(&o);
+}
+
 void cli_help(const struct cli *cli)
 {
 	const struct cmd *cmd = cli->cmd;
@@ -403,7 +413,7 @@ void cli_help(const struct cli *cli)
 		if (o->help)
 			print_option(o);
 	}
-	print_option(&help_opt);
+	print_help_option(cmd);
 	printf("\nExit status: %s.\n", cmd->exit_codes ? cmd->exit_codes : "0 success, 1 error");
 }
 

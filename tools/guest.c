@@ -64,9 +64,11 @@ bool guest_option(struct cli *cli, struct guest_opts *opts, int id, bool *known)
 	*known = true;
 	switch (id) {
 	case 'f':
+	case GUEST_FORMAT:
 		opts->format = cli->arg;
 		return true;
 	case 'm':
+	case GUEST_MOUNT:
 		return take_mount(cli, opts);
 	case 'a':
 	case GUEST_ADD:

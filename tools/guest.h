@@ -20,23 +20,35 @@ enum {
 	GUEST_OUTPUT,
 	GUEST_PROGRESS,
 	GUEST_ADD,
+	GUEST_FORMAT,
+	GUEST_MOUNT,
 	GUEST_NEXT
 };
 
 /* clang-format off */
-#define GUEST_ADD_HELP "one more disk: sdb, sdc, …; may be repeated"
-#define GUEST_OPTIONS {'a', "add", "FILE", GUEST_ADD_HELP}, GUEST_OPTIONS_REST
-/* Of commands whose -a is something else. */
-#define GUEST_OPTIONS_NO_A {GUEST_ADD, "add", "FILE", GUEST_ADD_HELP}, GUEST_OPTIONS_REST
-#define GUEST_OPTIONS_REST                                                                         \
-	{'f', "format", "FMT", "format of the image (default: found out from its content)"},       \
-	{'m', "mount", "DEV[:DIR]", "mount DEV (sda1, LABEL=…, UUID=…) at DIR; may be repeated"},  \
+/* Each with its letter, or where a command has that for something else with the id of its long name. */
+#define GUEST_OPT_FORMAT(id)                                                                       \
+	{id, "format", "FMT", "format of the image (default: found out from its content)"}
+#define GUEST_OPT_MOUNT(id)                                                                        \
+	{id, "mount", "DEV[:DIR]", "mount DEV (sda1, LABEL=…, UUID=…) at DIR; may be repeated"}
+#define GUEST_OPT_ADD(id) {id, "add", "FILE", "one more disk: sdb, sdc, …; may be repeated"}
+#define GUEST_OPT_SHARE                                                                            \
+	{'U', "force-share", NULL, "read an image that another process may be writing"}
+#define GUEST_OPTIONS_CAGE                                                                         \
 	{GUEST_ISOLATION, "isolation", "auto|vm|process", "how strangers' data is caged"},         \
 	{GUEST_MEMORY, "memory", "SIZE", "memory of the cage (default: 64M)"},                     \
-	{'U', "force-share", NULL, "read an image that another process may be writing"},           \
 	CLI_OPT_OBJECT,                                                                            \
 	CLI_OPT_EXTERNAL,                                                                          \
 	{GUEST_UNTRUSTED, "untrusted", NULL, "open no file but those named here; never guess raw"}
+/* All of them; of commands whose -a is something else; of commands that write. */
+#define GUEST_OPTIONS                                                                              \
+	GUEST_OPT_ADD('a'), GUEST_OPT_FORMAT('f'), GUEST_OPT_MOUNT('m'), GUEST_OPT_SHARE,          \
+	GUEST_OPTIONS_CAGE
+#define GUEST_OPTIONS_NO_A                                                                         \
+	GUEST_OPT_ADD(GUEST_ADD), GUEST_OPT_FORMAT('f'), GUEST_OPT_MOUNT('m'), GUEST_OPT_SHARE,    \
+	GUEST_OPTIONS_CAGE
+#define GUEST_OPTIONS_WRITE                                                                        \
+	GUEST_OPT_ADD('a'), GUEST_OPT_FORMAT('f'), GUEST_OPT_MOUNT('m'), GUEST_OPTIONS_CAGE
 /* clang-format on */
 
 struct guest_mount {
