@@ -7,12 +7,17 @@
  */
 #include <errno.h>
 #include <fcntl.h>
+#include <jansson.h>
+#include <libdeflate.h>
+#include <seccomp.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <sys/utsname.h>
 #include <time.h>
 #include <unistd.h>
+#include <zlib.h>
+#include <zstd.h>
 
 #include "appliance/blob.h"
 #include "appliance/cage.h"
@@ -198,14 +203,25 @@ static void check_kernel(struct finding *f)
 	ADVISE(f, "cells are there for x86_64 only");
 }
 
+/* What this program was built with; the agent has its own, of the same machine. */
+static void check_libraries(struct finding *f)
+{
+	const struct scmp_version *seccomp = seccomp_version();
+
+	SAY(f, "jansson %s, libdeflate %s, libseccomp %u.%u.%u, zlib %s, zstd %s",
+	    jansson_version_str(), LIBDEFLATE_VERSION_STRING, seccomp->major, seccomp->minor,
+	    seccomp->micro, zlibVersion(), ZSTD_versionString());
+}
+
 static const struct {
 	const char *name;
 	void (*run)(struct finding *f);
 } checks[] = {
-	{"kernel", check_kernel},     {"kvm", check_kvm},
-	{"process", check_process},   {"seccomp", check_seccomp},
-	{"landlock", check_landlock}, {"user-namespaces", check_namespaces},
-	{"fuse", check_fuse},         {"e2fsck", check_fsck},
+	{"kernel", check_kernel},       {"kvm", check_kvm},
+	{"process", check_process},     {"seccomp", check_seccomp},
+	{"landlock", check_landlock},   {"user-namespaces", check_namespaces},
+	{"fuse", check_fuse},           {"e2fsck", check_fsck},
+	{"libraries", check_libraries},
 };
 
 static int add_json(json_t *list, const char *name, const struct finding *f)
