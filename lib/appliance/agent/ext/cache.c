@@ -266,12 +266,15 @@ static void chunk_fill(struct chunk *k, const unsigned char *from, uint32_t len)
 	k->valid |= have;
 }
 
-/* Makes a chunk valid as far as the volume goes, and perhaps some of those after it. */
-static int chunk_load(struct cache *c, struct chunk *k, struct err *err)
+/* Makes a chunk valid as far as the volume goes, and some of those after it: at least as many as
+ * are wanted. */
+static int chunk_load(struct cache *c, struct chunk *k, size_t want, struct err *err)
 {
 	struct stream *s = stream_of(c, k->no);
 	uint64_t no = k->no, n = s->ahead / CACHE_CHUNK, len;
 	int r;
+
+	n = max_u64(n, min_u64(div_up(want, CACHE_CHUNK), CACHE_AHEAD / CACHE_CHUNK));
 
 	/* Up to what is there already. The chunks after the first are made below: they may take
 	 * the place of others, but never of those that are in use at the newest end. */
@@ -352,7 +355,7 @@ int cache_read(struct cache *c, void *buf, size_t len, uint64_t off, struct err 
 
 		r = chunk_get(c, off / CACHE_CHUNK, &k, err);
 		if (r == 0 && (k->valid & need) != need)
-			r = chunk_load(c, k, err);
+			r = chunk_load(c, k, in + len, err);
 		if (r < 0)
 			return r;
 		memcpy(buf, k->data + in, n);
@@ -486,7 +489,7 @@ static int write_cached(struct cache *c, const void *buf, uint64_t len, uint64_t
 		int r = chunk_get(c, off / CACHE_CHUNK, &k, err);
 
 		if (r == 0 && (k->valid & need) != need)
-			r = chunk_load(c, k, err);
+			r = chunk_load(c, k, 1, err);
 		if (r < 0)
 			return r;
 		/* Tables are written whole where one bit of them changed. */

@@ -15,7 +15,7 @@
 #define CACHE_CHUNKS 512u                 /* 16 MiB in all */
 #define CACHE_AHEAD  (UINT32_C(1) << 20)  /* the largest request */
 /* Reads and writes from this length on go past the cache, straight from and to the caller. */
-#define CACHE_DIRECT (UINT32_C(64) << 10)
+#define CACHE_DIRECT (UINT32_C(256) << 10)
 
 struct cache;
 

@@ -38,8 +38,7 @@ static int mmp_write(struct ext *x, struct mmp_struct *mmp, uint32_t seq, struct
 	return cache_write(x->cache, mmp, sizeof(*mmp), x->e2->super->s_mmp_block * x->bs, err);
 }
 
-/* in_use: marks it, when nobody else has. */
-static int mmp_set(struct ext *x, bool in_use, struct err *err)
+int ext_mmp_set(struct ext *x, bool in_use, struct err *err)
 {
 	struct mmp_struct mmp;
 	int r;
@@ -60,7 +59,7 @@ static int mmp_set(struct ext *x, bool in_use, struct err *err)
 
 /* ---- begin, flush, end ---- */
 
-static int write_super(struct ext *x, struct err *err)
+int ext_write_super(struct ext *x, struct err *err)
 {
 	errcode_t code;
 
@@ -76,6 +75,8 @@ int ext_begin(struct ext *x, struct err *err)
 	errcode_t code;
 	int r;
 
+	if (x->damaged)
+		return err_set(err, EUCLEAN, "a change failed half-way: run `img fsck`");
 	if (x->changing)
 		return 0;
 	if (x->fs.rdonly)
@@ -83,15 +84,19 @@ int ext_begin(struct ext *x, struct err *err)
 	code = ext2fs_read_bitmaps(x->e2);
 	if (code)
 		return ext_error(x, code, err, "the bitmaps", 0);
-	r = mmp_set(x, true, err);
+	r = ext_mmp_set(x, true, err);
 	if (r < 0)
 		return r;
 	x->e2->super->s_state &= (uint16_t)~EXT2_VALID_FS;
-	r = write_super(x, err);
+	r = ext_write_super(x, err);
 	if (r < 0)
 		return r;
 	x->changing = true;
-	return 0;
+	r = ext_orphans_finish(x, err);
+	/* Not one change with a list that could not be followed. */
+	if (r < 0)
+		x->damaged = true;
+	return r;
 }
 
 int ext_flush(struct ext *x, struct err *err)
@@ -108,7 +113,7 @@ int ext_end(struct ext *x, struct err *err)
 		x->e2->super->s_state |= EXT2_VALID_FS;
 	r = ext_flush(x, err);
 	if (r == 0)
-		r = mmp_set(x, false, err);
+		r = ext_mmp_set(x, false, err);
 	if (r == 0)
 		r = cache_flush(x->cache, err);
 	if (r == 0 && x->damaged)

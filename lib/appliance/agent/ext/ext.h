@@ -67,6 +67,9 @@ int ext_corrupt(struct err *err, uint32_t ino, const char *fmt, ...)
 	__attribute__((format(printf, 3, 4)));
 
 /* ---- change.c ---- */
+int ext_write_super(struct ext *x, struct err *err);
+/* Multiple mount protection, if there is: in use by us (-EBUSY: by another), or clean. */
+int ext_mmp_set(struct ext *x, bool in_use, struct err *err);
 /* Before the first change: bitmaps, orphans, "not clean". Each function that changes calls it. */
 int ext_begin(struct ext *x, struct err *err);
 /* Everything is on the disk, which still says "not clean". */
@@ -75,6 +78,18 @@ int ext_flush(struct ext *x, struct err *err);
 int ext_end(struct ext *x, struct err *err);
 /* Notes that a change ended with r; returns r. */
 int ext_damaged(struct ext *x, int r);
+
+/* ---- journal.c ---- */
+/*
+ * Replays a log that was left: onto the disk, or for the eyes of a read-only mount. What was read
+ * of the filesystem before is old then. 1: it was done, and the journal carries an error.
+ */
+int ext_journal_replay(struct ext *x, struct err *err);
+/* -EUCLEAN when the log is not empty although the superblock says so. */
+int ext_journal_check(struct ext *x, struct err *err);
+
+/* ---- orphan.c ---- */
+int ext_orphans_finish(struct ext *x, struct err *err);
 
 /* ---- inode.c ---- */
 int ext_inode_read(struct ext *x, uint64_t ino, struct ext_inode *inode, struct err *err);

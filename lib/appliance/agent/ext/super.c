@@ -250,6 +250,8 @@ static int open_library(struct ext *x, struct err *err)
 {
 	char name[32];
 	int flags = EXT2_FLAG_64BITS | EXT2_FLAG_SKIP_MMP | (x->fs.rdonly ? 0 : EXT2_FLAG_RW);
+	uint64_t blocks = 0;
+	uint32_t inodes = 0;
 	errcode_t code;
 	int r = 0;
 
@@ -260,8 +262,14 @@ static int open_library(struct ext *x, struct err *err)
 	x->e2->now = agent_now().sec;
 	if (x->blocks <= UINT32_C(64) << 20)
 		x->e2->default_bitmap_type = EXT2FS_BMAP64_BITARRAY;
-	for (dgrp_t g = 0; r == 0 && g < x->e2->group_desc_count; g++)
+	for (dgrp_t g = 0; r == 0 && g < x->e2->group_desc_count; g++) {
 		r = check_group(x, g, err);
+		blocks += ext2fs_bg_free_blocks_count(x->e2, g);
+		inodes += ext2fs_bg_free_inodes_count(x->e2, g);
+	}
+	/* The kernel keeps these in the superblock when it unmounts only. */
+	ext2fs_free_blocks_count_set(x->e2->super, blocks << x->e2->cluster_ratio_bits);
+	x->e2->super->s_free_inodes_count = inodes;
 	return r;
 }
 
@@ -315,23 +323,63 @@ static int alloc_buffers(struct ext *x, struct err *err)
 	return x->node ? 0 : err_nomem(err, x->bs, "a block");
 }
 
-static int mount_steps(struct ext *x, struct err *err)
+/* From the superblock to the library's view of it. */
+static int open_filesystem(struct ext *x, struct err *err)
 {
 	struct ext2_super_block sb;
-	int r = cache_open(&x->fs.vol, x->fs.rdonly, &x->cache, err);
+	int r = read_super(x, &sb, err);
 
-	if (r == 0)
-		r = read_super(x, &sb, err);
 	if (r == 0)
 		r = check_features(&sb, x->fs.rdonly, err);
 	if (r == 0)
 		r = check_geometry(x, &sb, err);
+	return r < 0 ? r : open_library(x, err);
+}
+
+/* A log that was left may change anything: all that was read is read again. */
+static int recover(struct ext *x, struct err *err)
+{
+	const uint32_t bs = x->bs;
+	int failed, r = x->fs.rdonly ? 0 : ext_mmp_set(x, true, err);
+
+	if (r < 0)
+		return r;
+	failed = ext_journal_replay(x, err);
+	if (failed < 0)
+		return failed;
+	ext2fs_free(x->e2);
+	x->e2 = NULL;
+	x->node_block = 0;
+	r = open_filesystem(x, err);
+	if (r < 0)
+		return r;
+	if (x->bs != bs)
+		return err_set(err, EUCLEAN, "the journal changes the size of blocks");
+	if (failed)
+		x->e2->super->s_state |= EXT2_ERROR_FS;
+	if (x->fs.rdonly)
+		return 0;
+	ext2fs_clear_feature_journal_needs_recovery(x->e2->super);
+	r = ext_write_super(x, err);
+	return r < 0 ? r : ext_mmp_set(x, false, err);
+}
+
+static int mount_steps(struct ext *x, struct err *err)
+{
+	const struct ext2_super_block *sb;
+	int r = cache_open(&x->fs.vol, x->fs.rdonly, &x->cache, err);
+
+	if (r == 0)
+		r = open_filesystem(x, err);
 	if (r == 0)
 		r = alloc_buffers(x, err);
-	if (r == 0)
-		r = open_library(x, err);
-	if (r == 0 && ext2fs_has_feature_journal_needs_recovery(x->e2->super))
-		r = err_set(err, EOPNOTSUPP, "its journal needs to be replayed");
+	if (r < 0)
+		return r;
+	sb = x->e2->super;
+	if (ext2fs_has_feature_journal_needs_recovery(x->e2->super))
+		r = recover(x, err);
+	else if (ext2fs_has_feature_journal(x->e2->super) && sb->s_journal_inum && !x->fs.rdonly)
+		r = ext_journal_check(x, err);
 	if (r == 0 && !x->fs.rdonly)
 		r = check_state(x->e2->super, err);
 	return r;
@@ -390,8 +438,7 @@ static int ext_space(struct fs *fs, struct fs_space *out, struct err *err)
 	*out = (struct fs_space){
 		.block = x->bs,
 		.blocks = x->blocks - min_u64(x->blocks, overhead),
-		.free = min_u64(ext2fs_free_blocks_count(x->e2->super) << x->e2->cluster_ratio_bits,
-				x->blocks),
+		.free = min_u64(ext2fs_free_blocks_count(x->e2->super), x->blocks),
 		.files = sb->s_inodes_count,
 		.files_free = min_u64(sb->s_free_inodes_count, sb->s_inodes_count),
 	};
