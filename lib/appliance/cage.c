@@ -186,6 +186,8 @@ static int make_cell(struct inside *in, struct err *err)
 		.log_arg = in,
 	};
 
+	if (c->one_stream)
+		cell.files[AGENT_FD_LOG] = cell.files[AGENT_FD_OUT];
 	for (unsigned i = 0; i < c->n_disks; i++)
 		cell.files[AGENT_FD_DISK + i] = (struct cell_file){.kind = CELL_DISK,
 								   .io = in->shown[i],

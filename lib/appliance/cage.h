@@ -29,6 +29,7 @@ struct cage_config {
 	bool small_world; /* /dev/null is there, and nothing is mounted: for programs of others */
 	uint64_t memory, cpu_limit; /* as in struct cell_config */
 	enum cell_isolation isolation;
+	bool one_stream; /* what the program logs comes with what it writes: it is for people */
 	bool log; /* the program's log goes to stderr as it comes; else its end is in the report */
 };
 
