@@ -14,6 +14,7 @@
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include "base/bytes.h"
 #include "base/cleanup.h"
@@ -393,6 +394,22 @@ int rebase_open_backing(const struct img *overlay, const char *name, const char 
 	}
 	*out = img;
 	return 0;
+}
+
+int rebase_check_name(const struct img *overlay, const char *name, struct err *err)
+{
+	struct io *file = img_bottom(overlay);
+	CLEANUP_FREE char *path = NULL;
+	struct file_stat now;
+	struct stat st;
+
+	/* What cannot be opened as a file has other errors. */
+	if (!name || !file || img_resolve_name(file->name, name, &path, NULL) < 0 ||
+	    stat(path, &st) < 0 || file_stat(file, &now, NULL) < 0)
+		return 0;
+	if (now.dev != st.st_dev || now.ino != st.st_ino)
+		return 0;
+	return err_set(err, ELOOP, "'%s' would be in its own backing chain", overlay->io.name);
 }
 
 /* The error of the peer for it. A long name must leave room for the reason. */
