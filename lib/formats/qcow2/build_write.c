@@ -210,7 +210,8 @@ static int append_l1(struct appender *a, const struct qbuild *q, const struct la
 
 /*
  * Table i of an image in which every cluster is where its number says. Standard entries make it data
- * at once; extended ones can say that the space is there and holds nothing yet.
+ * at once; extended ones can say that the space is there and holds nothing yet, but for a data file
+ * that has to read as the disk, whoever wrote to it.
  */
 static void identity_table(const struct qbuild *q, const struct layout *l, uint64_t i, be64 *out)
 {
@@ -222,9 +223,11 @@ static void identity_table(const struct qbuild *q, const struct layout *l, uint6
 	for (uint64_t k = 0; k < n; k++) {
 		uint64_t index = i * per_table + k;
 		uint64_t entry = ENTRY_COPIED | (start + (index << q->h.cluster_bits));
+		bool all = q->h.autoclear & AUTOCLEAR_RAW_DATA;
 
 		if (q->l2.extended)
-			l2_put_extended(entry, l2_tables_get(&q->l2, index), out + 2 * k);
+			l2_put_extended(entry, all ? entry : l2_tables_get(&q->l2, index),
+					out + 2 * k);
 		else
 			out[k] = be64_make(entry);
 	}

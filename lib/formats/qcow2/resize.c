@@ -97,16 +97,23 @@ static int zero_grown(struct qcow2 *q, uint64_t old, uint64_t size, struct err *
 	return 0;
 }
 
+/* Whether what is preallocated becomes data, so that the file must hold zeros there. */
+static bool prealloc_is_data(const struct qcow2 *q)
+{
+	return !qcow2_extended(q) || qcow2_keeps_raw(q);
+}
+
 /* Host space of one placement, as the mode asks. */
 static int fill_space(struct qcow2 *q, const struct placement *p, int mode, struct err *err)
 {
+	bool clean = p->zeroed || !prealloc_is_data(q);
 	struct io *file = q->img.data;
 	int r;
 
-	if (mode != PREALLOC_FULL && !p->zeroed && qcow2_has_data_file(q))
+	if (mode != PREALLOC_FULL && !clean && qcow2_has_data_file(q))
 		return io_zero(file, p->host, p->span,
 			       mode == PREALLOC_METADATA ? IO_ZERO_UNMAP : 0, err);
-	if (mode == PREALLOC_FULL || !p->zeroed) {
+	if (mode == PREALLOC_FULL || !clean) {
 		for (uint64_t at = 0; at < p->span; at += ZERO_BUF_SIZE) {
 			r = io_pwrite(file, zero_buf, min_u64(ZERO_BUF_SIZE, p->span - at),
 				      p->host + at, err);
@@ -132,7 +139,8 @@ static int preallocate(struct qcow2 *q, uint64_t off, uint64_t size, int mode, s
 		if (r == 0 && p.fresh) {
 			r = fill_space(q, &p, mode, err);
 			if (r == 0)
-				r = qcow2_link(&q->img, &p, err);
+				r = prealloc_is_data(q) ? qcow2_link(&q->img, &p, err)
+							: qcow2_link_space(q, &p, err);
 			if (r < 0)
 				qcow2_unplace(&q->img, &p);
 		}
