@@ -187,7 +187,7 @@ static int encode(const struct qcow2_bitmap *v, uint32_t n, unsigned char **out,
 	return 0;
 }
 
-int qcow2_bitmaps_write_flags(struct qcow2 *q, enum barrier barrier, struct err *err)
+int qcow2_bitmaps_write_directory(struct qcow2 *q, enum barrier barrier, struct err *err)
 {
 	const struct qcow2_bitmaps *m = q->bitmaps;
 	CLEANUP_FREE unsigned char *buf = NULL;
@@ -233,7 +233,7 @@ int qcow2_bitmaps_mark(struct qcow2 *q, bitmap_filter *which, const struct qcow2
 	}
 	if (!any)
 		return 0;
-	r = qcow2_bitmaps_write_flags(q, BARRIER_BITMAP_IN_USE, err);
+	r = qcow2_bitmaps_write_directory(q, BARRIER_BITMAP_IN_USE, err);
 	/* Which flags are on the disk is unknown: those in memory claim the least. */
 	if (r < 0)
 		atomic_store(&q->img.broken, -r);
@@ -313,8 +313,8 @@ static int switch_header(struct qcow2 *q, const struct bitmap_dir *dir, struct e
 	return r;
 }
 
-static int write_directory(struct qcow2 *q, const struct qcow2_bitmap *v, struct bitmap_dir *dir,
-			   struct err *err)
+static int write_new_directory(struct qcow2 *q, const struct qcow2_bitmap *v,
+			       struct bitmap_dir *dir, struct err *err)
 {
 	CLEANUP_FREE unsigned char *buf = NULL;
 	int r = encode(v, dir->n, &buf, err);
@@ -333,7 +333,7 @@ int qcow2_bitmaps_switch(struct qcow2 *q, struct qcow2_bitmap *v, uint32_t n, st
 {
 	struct qcow2_bitmaps *m = q->bitmaps;
 	struct bitmap_dir dir = {.n = n, .bytes = directory_bytes(v, n)};
-	int r = n ? write_directory(q, v, &dir, err) : 0;
+	int r = n ? write_new_directory(q, v, &dir, err) : 0;
 
 	if (r < 0)
 		return r;
@@ -349,4 +349,16 @@ int qcow2_bitmaps_switch(struct qcow2 *q, struct qcow2_bitmap *v, uint32_t n, st
 	m->v = v;
 	qcow2_bitmaps_count(q);
 	return 0;
+}
+
+int qcow2_bitmaps_move_directory(struct qcow2 *q, uint64_t to, struct err *err)
+{
+	struct bitmap_dir dir = q->bitmaps->dir;
+	int r;
+
+	dir.off = to;
+	r = switch_header(q, &dir, err);
+	if (r == 0)
+		q->bitmaps->dir = dir;
+	return r;
 }

@@ -225,7 +225,7 @@ static int ops_enable(struct img *img, unsigned index, bool enable, struct err *
 		return r;
 	flags = b->e.flags;
 	b->e.flags = enable ? flags | BITMAP_AUTO : flags & ~BITMAP_AUTO;
-	r = qcow2_bitmaps_write_flags(q, BARRIER_BITMAP_STORED, err);
+	r = qcow2_bitmaps_write_directory(q, BARRIER_BITMAP_STORED, err);
 	if (r < 0) {
 		b->e.flags = flags;
 		return r;
