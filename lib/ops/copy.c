@@ -2,6 +2,7 @@
 /* The engine of convert; see copy.h. */
 #include "ops/copy.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <stdlib.h>
 #include <time.h>
@@ -154,7 +155,7 @@ static int worker_init(struct worker *w, struct copy *copy, struct err *err)
 		return err_nomem(err, copy->cap, "a copy buffer");
 	if (a->compress) {
 		const struct codec_params params = {
-			.type = a->build->codec,
+			.type = copy->codec,
 			.level = a->level,
 			.unit = copy->unit,
 			.narrow = a->narrow,
@@ -256,6 +257,25 @@ static int run_two_passes(struct copy *copy, struct err *err)
 	return r;
 }
 
+static void init_target(struct copy *copy)
+{
+	const struct copy_args *args = copy->args;
+	struct img *img = args->dst && io_is_img(args->dst) ? io_img(args->dst) : NULL;
+
+	copy->out = args->build ? args->build->data : args->dst;
+	if (args->build) {
+		copy->unit = args->build->unit;
+		copy->codec = args->build->codec;
+		return;
+	}
+	copy->unit = img ? img->unit : 1;
+	if (!args->compress)
+		return;
+	assert(img && img->fmt->place_coded);
+	copy->coded_out = img;
+	copy->codec = img->codec;
+}
+
 static void init(struct copy *copy, const struct copy_args *args, struct job *job)
 {
 	uint64_t sparse = min_u64(args->sparse, MAX_SPARSE);
@@ -266,11 +286,7 @@ static void init(struct copy *copy, const struct copy_args *args, struct job *jo
 	pthread_mutex_init(&copy->rate_lock, NULL);
 	pthread_mutex_init(&copy->warn_lock, NULL);
 	pthread_cond_init(&copy->turn_cond, NULL);
-	copy->out = args->build ? args->build->data : args->dst;
-	if (args->build)
-		copy->unit = args->build->unit;
-	else
-		copy->unit = io_is_img(args->dst) ? io_img(args->dst)->unit : 1;
+	init_target(copy);
 	copy->min_zero = sparse;
 	copy->granule = sparse ? UINT64_C(1) << (63 - __builtin_clzll(max_u64(sparse, 512))) : 4096;
 	atomic_init(&copy->offload, args->offload);
@@ -282,6 +298,7 @@ static void init(struct copy *copy, const struct copy_args *args, struct job *jo
 							     : 0,
 		.backing_size = args->backing_size,
 		.above = args->above,
+		.base = args->base,
 		.stream = args->src->caps & IO_STREAM,
 		.all_data = !sparse && !args->above,
 		.salvage = args->salvage,
@@ -309,7 +326,8 @@ int copy_run(const struct copy_args *args, struct job *job, struct err *err)
 	int r;
 
 	init(&copy, args, job);
-	job_total(job, copy.plan.stream ? 0 : copy.plan.size);
+	if (!args->part)
+		job_total(job, copy.plan.stream ? 0 : copy.plan.size);
 	r = copy_prepare_target(&copy, err);
 	if (r == 0 && b && b->two_pass) {
 		r = run_two_passes(&copy, err);

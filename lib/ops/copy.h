@@ -25,6 +25,10 @@ struct copy_args {
 	/* 0: everything. Else src is an image, dst the one at this depth of its chain: only what the
 	 * layers above it hold is copied, zeros by what the maps say. */
 	unsigned above;
+	/* NULL: everything. Else src and base are views of one image, and dst holds what base does, in
+	 * its size: only what is stored elsewhere for src than for base is copied, and zeros where
+	 * they are new. */
+	struct io *base;
 
 	/* Target: one of the two. dst may be larger than src. */
 	struct build *build;
@@ -33,7 +37,7 @@ struct copy_args {
 
 	/* Shortest run of zeros that is not written, bytes, as 16 MiB if more; 0: write them all. */
 	uint64_t sparse;
-	bool compress;    /* needs build */
+	bool compress;    /* needs build, or as dst an image that takes coded units */
 	int level;        /* of compression; 0: default */
 	bool narrow;      /* deflate with a 4 KiB window */
 	bool unordered;   /* give out places as the workers come: faster, not reproducible */
@@ -41,6 +45,7 @@ struct copy_args {
 	bool salvage;     /* what cannot be read becomes zeros */
 	unsigned workers; /* 0: as many as CPUs */
 	uint64_t rate;    /* bytes of guest data per second; 0: no limit */
+	bool part;        /* of a larger job, whose total is known */
 
 	/* What salvage could not read, a line each; from one thread at a time. May be NULL. */
 	void (*warn)(void *ctx, const char *text);

@@ -21,6 +21,7 @@ struct plan {
 	uint64_t below;        /* with layer: bytes of its backing file */
 	uint64_t backing_size; /* with layer: bytes of the target's backing file */
 	unsigned above;        /* only what layers above this depth hold; 0: everything */
+	struct io *base;       /* only what is elsewhere than there; NULL: everything */
 	bool stream;
 	bool all_data;   /* zeros are data too */
 	bool want_zeros; /* hand out zero chunks; otherwise they are passed over */
@@ -33,6 +34,7 @@ struct plan {
 
 	uint64_t size, pos, tickets;
 	struct extent ext; /* where pos is, when len > 0 */
+	bool same;         /* with base: ext is there as well */
 };
 
 /*
@@ -62,6 +64,8 @@ struct copy {
 	const struct copy_args *args;
 	struct job *job;
 	struct io *out;        /* where data is written: build->data or dst */
+	struct img *coded_out; /* where coded units are written: dst; NULL: as data to out */
+	enum codec_type codec; /* of coded units */
 	uint64_t unit;         /* bytes: places are given in these */
 	uint64_t granule;      /* bytes: zeros are looked for in these */
 	uint64_t min_zero;     /* bytes: shortest run of zeros that is not written */

@@ -22,6 +22,7 @@ static enum class classify(const struct plan *p) {
 	const struct extent *e = &p->ext;
 
 	if (p->above && e->depth >= p->above) return IS_KEPT;
+	if (p->same) return IS_KEPT;
 	if (p->layer && e->kind == EXT_ABSENT && e->off < p->below) return IS_KEPT;
 	if (p->layer && e->kind != EXT_DATA && e->kind != EXT_CODED &&
 	    e->off >= p->backing_size) return IS_KEPT; /* zeros anyway */
@@ -36,6 +37,42 @@ static void cut_at(struct extent *e, uint64_t border)
 		e->len = border - e->off;
 }
 
+/* Of two views of one image: whether they have the same there. Cuts ext to where that is so. */
+static int compare_base(struct plan *p, struct err *err)
+{
+	uint64_t size = io_size(p->base), end = round_up(size, p->align);
+	struct extent *e = &p->ext, b;
+	int r;
+
+	cut_at(e, size);
+	cut_at(e, end);
+	/* The unit in which the base ends may hold anything behind that. */
+	p->same = e->off >= end && !extent_is_data(e);
+	if (e->off >= size)
+		return 0;
+	r = io_map(p->base, e->off, e->len, &b, err);
+	if (r < 0)
+		return r;
+	e->len = b.len;
+	if (extent_is_data(e) || extent_is_data(&b))
+		p->same = e->kind == b.kind && e->io == b.io && e->host == b.host;
+	else
+		p->same = true;
+	return 0;
+}
+
+static int ask_extent(struct plan *p, uint64_t at, struct err *err)
+{
+	struct extent *e = &p->ext;
+	int r = p->layer ? img_map_layer(p->layer, at, p->size - at, e, err)
+			 : io_map(p->src, at, p->size - at, e, err);
+
+	p->same = false;
+	if (r == 0 && p->base)
+		r = compare_base(p, err);
+	return r == 0 && !p->same ? extent_look_below(p->src, e, err) : r;
+}
+
 /* Makes ext the extent at `at`. */
 static int find_extent(struct plan *p, uint64_t at, struct err *err)
 {
@@ -44,13 +81,9 @@ static int find_extent(struct plan *p, uint64_t at, struct err *err)
 
 	if (at >= e->off && at - e->off < e->len)
 		return 0;
-	if (p->layer)
-		r = img_map_layer(p->layer, at, p->size - at, e, err);
-	else
-		r = io_map(p->src, at, p->size - at, e, err);
-	if (r == 0)
-		r = extent_look_below(p->src, e, err);
+	r = ask_extent(p, at, err);
 	if (r < 0 && p->salvage) {
+		p->same = false;
 		*e = (struct extent){.kind = EXT_DATA, .off = at};
 		e->len = min_u64(p->align, p->size - at);
 		return 0;

@@ -66,7 +66,8 @@ static int prepare_image(struct copy *copy, struct err *err)
 	copy->write_in_turn = allocates;
 	copy->skip_zeros = copy->args->dst_zero;
 	copy->plan.want_zeros = !copy->args->dst_zero;
-	if (copy->args->dst_zero || copy->args->layer || copy->args->above || (img && img->backing))
+	if (copy->args->dst_zero || copy->args->layer || copy->args->above || copy->args->base ||
+	    (img && img->backing))
 		return 0;
 	return clear_target(copy, err);
 }
@@ -221,6 +222,12 @@ int copy_write(struct worker *w, struct err *err)
 
 		if (run->kind == RUN_ZERO)
 			continue;
+		if (run->kind == RUN_CODED && copy->coded_out) {
+			r = img_write_coded(copy->coded_out, run->mem, run->mem_len, run->off, err);
+			if (r < 0)
+				return write_failed(run, r, err);
+			continue;
+		}
 		/* Neighbours here and there: compressed units above all. */
 		while (i < w->n_runs && !(sparse && run->kind == RUN_DATA) &&
 		       w->run[i].kind == run->kind && w->run[i].mem == run->mem + len &&
