@@ -378,11 +378,23 @@ void qcow2_snapshot_free_one(struct snapshot *s, struct qcow2_snapshot *d);
 int qcow2_snapshot_l1(struct qcow2 *q, const struct qcow2_snapshot *d, uint64_t least, be64 **out,
 		      uint32_t *entries, struct err *err);
 
+/* Two versions of a cluster would need two places: -ENOTSUP with an external data file. */
+int qcow2_snapshots_possible(struct qcow2 *q, struct err *err);
+
+/* ---- snapforeign.c: see snapshot_ops ---- */
+int qcow2_snapshots_creatable(const struct create_args *args, const struct snapshot *s, unsigned n,
+			      struct err *err);
+int qcow2_snapshots_acceptable(struct img *img, const struct snapshot *s, unsigned n,
+			       struct err *err);
+uint64_t qcow2_state_at(const struct img *img, uint64_t disk_size);
+
 /* ---- used.c ---- */
 int qcow2_count_used(struct img *img, uint64_t limit, uint64_t *n, struct err *err);
 
 /* ---- resize.c ---- */
 int qcow2_resize(struct img *img, uint64_t size, int prealloc, struct err *err);
+/* See snapshot_ops. */
+int qcow2_reach(struct img *img, uint64_t end, struct err *err);
 /* Cuts the file behind the last cluster in use. */
 int qcow2_truncate_file(struct qcow2 *q, struct err *err);
 

@@ -231,6 +231,33 @@ static int grow(struct qcow2 *q, uint64_t size, int mode, struct err *err)
 	return r;
 }
 
+int qcow2_reach(struct img *img, uint64_t end, struct err *err)
+{
+	struct qcow2 *q = qcow2_of(img);
+	uint64_t need = header_l1_entries(&q->h, end), old = io_size(&img->io);
+	int r = 0;
+
+	if (end > header_max_size(&q->h))
+		return err_set(err, EFBIG,
+			       "%s: clusters of %" PRIu64 " bytes cannot reach %" PRIu64 " bytes",
+			       img->io.name, q->cluster, end);
+	if ((img->io.caps & IO_RDONLY) && need > q->h.l1_size)
+		return io_corrupt(img->file, err, q->h.snapshots_offset,
+				  "a snapshot's L1 table has %" PRIu32 " entries, %" PRIu64
+				  " are needed",
+				  q->h.l1_size, need);
+	if (!(img->io.caps & IO_RDONLY)) {
+		r = q->writing ? 0 : qcow2_begin_write(q, err);
+		if (r == 0 && end < old)
+			r = unmap_tail(q, end, old, err);
+		if (r == 0)
+			r = grow_l1(q, need, err);
+	}
+	if (r == 0)
+		img->io.size = end;
+	return r;
+}
+
 int qcow2_truncate_file(struct qcow2 *q, struct err *err)
 {
 	uint64_t size = io_size(q->img.file), end;

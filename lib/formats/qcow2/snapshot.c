@@ -83,8 +83,7 @@ static int drop_range(struct qcow2 *q, uint64_t host, uint64_t bytes, struct err
 	return r;
 }
 
-/* Two versions of a cluster would need two places. */
-static int check_data_file(struct qcow2 *q, struct err *err)
+int qcow2_snapshots_possible(struct qcow2 *q, struct err *err)
 {
 	if (!qcow2_has_data_file(q))
 		return 0;
@@ -99,7 +98,7 @@ static int start(struct qcow2 *q, struct err *err)
 
 	if (q->unreadable)
 		return err_set(err, ENOTSUP, "%s: %s", q->img.io.name, q->unreadable_why);
-	r = check_data_file(q, err);
+	r = qcow2_snapshots_possible(q, err);
 	if (r < 0)
 		return r;
 	r = q->writing ? 0 : qcow2_begin_write(q, err);
@@ -270,13 +269,18 @@ static void adopt_list(struct qcow2 *q, const struct list *list)
 static int describe(struct qcow2 *q, const char *name, const struct snapshot *meta,
 		    struct snapshot *s, struct err *err)
 {
+	bool foreign = meta && meta->id;
+
 	if (meta)
 		*s = *meta;
-	s->id = next_id(q);
+	s->id = foreign ? strdup(meta->id) : next_id(q);
 	s->name = strdup(name);
 	if (!meta)
 		s->icount = UINT64_MAX;
-	s->disk_size = q->h.size;
+	if (!foreign) {
+		s->disk_size = q->h.size;
+		s->vm_state_size = 0;
+	}
 	return s->id && s->name ? 0 : err_nomem(err, strlen(name), "a snapshot");
 }
 
@@ -565,7 +569,7 @@ static int snapshot_view(struct img *img, unsigned index, struct err *err)
 	uint64_t size = q->snap[index].disk_size;
 	be64 *l1;
 	uint32_t n;
-	int r = check_data_file(q, err);
+	int r = qcow2_snapshots_possible(q, err);
 
 	if (r < 0)
 		return r;
@@ -591,4 +595,8 @@ const struct snapshot_ops qcow2_snapshot_ops = {
 	.apply = snapshot_apply,
 	.remove = snapshot_remove,
 	.view = snapshot_view,
+	.creatable = qcow2_snapshots_creatable,
+	.acceptable = qcow2_snapshots_acceptable,
+	.state_at = qcow2_state_at,
+	.reach = qcow2_reach,
 };
