@@ -24,6 +24,7 @@ enum {
 	PROGRESS,
 	SALVAGE,
 	SKIP_BROKEN,
+	SNAPSHOTS,
 	TARGET_IMAGE_OPTS,
 	TARGET_IS_ZERO,
 	UNTRUSTED,
@@ -46,6 +47,7 @@ static const struct cmd_opt options[] = {
 	{'B', NULL, "FILE", "the same as -b"},
 	{'F', "target-backing-format", "FMT", "format of the target's backing file"},
 	{'l', "snapshot", "SNAPSHOT", "copy an internal snapshot of the source (id or name)"},
+	{SNAPSHOTS, "snapshots", NULL, "copy all internal snapshots of the source, too"},
 	{BITMAPS, "bitmaps", NULL, "copy the persistent bitmaps of the source, too"},
 	{SKIP_BROKEN, "skip-broken-bitmaps", NULL, "with --bitmaps: but for inconsistent ones"},
 	{'S', "sparse-size", "SIZE", "shortest run of zeros that becomes a hole (4k; 0: none)"},
@@ -235,6 +237,9 @@ static bool parse_option(struct cli *cli, struct convert_cmd *c, int id)
 	case BITMAPS:
 		c->req.bitmaps = true;
 		return true;
+	case SNAPSHOTS:
+		c->req.snapshots = true;
+		return true;
 	case SKIP_BROKEN:
 		c->req.skip_broken_bitmaps = true;
 		return true;
@@ -311,6 +316,10 @@ static bool validate(const struct cli *cli, struct convert_cmd *c)
 		return conflict(cli, "-b has no effect when skipping image creation");
 	if (c->req.bitmaps && c->n_args > 1)
 		return conflict(cli, "Copying bitmaps only possible with single source");
+	if (c->req.snapshots && c->snapshot)
+		return conflict(cli, "--snapshots copies all of them, -l shows one: not both");
+	if (c->req.snapshots && c->n_args > 1)
+		return conflict(cli, "Copying snapshots only possible with single source");
 	if (c->snapshot && c->n_args > 1)
 		return conflict(cli, "No support for concatenating multiple snapshot");
 	if (!format_find(c->req.format)) {
@@ -434,13 +443,29 @@ static bool open_sources(const struct cli *cli, struct convert_cmd *c)
 	return c->in || !c->snapshot || cli_view_snapshot(cli, c->src[0], c->snapshot);
 }
 
+/* What copied snapshots may add. */
+static uint64_t snapshot_sizes(const struct convert_cmd *c, struct img *img)
+{
+	unsigned n;
+	const struct snapshot *list = img_snapshots(img, &n);
+	uint64_t size = 0;
+
+	for (unsigned i = 0; c->req.snapshots && i < n; i++) {
+		size += min_u64(list[i].disk_size, UINT64_MAX - size);
+		size += min_u64(list[i].vm_state_size, UINT64_MAX - size);
+	}
+	return size;
+}
+
 /* The kernel limits files, and lets a pipe have anything. */
 static bool fits_output(const struct cli *cli, const struct convert_cmd *c)
 {
 	uint64_t size = 0;
 
-	for (unsigned i = 0; i < c->n_src; i++)
+	for (unsigned i = 0; i < c->n_src; i++) {
 		size += min_u64(io_size(&c->src[i]->io), UINT64_MAX - size);
+		size += min_u64(snapshot_sizes(c, c->src[i]), UINT64_MAX - size);
+	}
 	if (!cli->output_limit || size <= cli->output_limit)
 		return true;
 	cli_error(cli,

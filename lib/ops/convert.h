@@ -35,6 +35,11 @@ struct convert_request {
 
 	/* Copy the bitmaps of the one source as well; without the inconsistent ones, or refuse. */
 	bool bitmaps, skip_broken_bitmaps;
+	/*
+	 * Copy its internal snapshots as well, and what they keep of a machine's state; it is opened
+	 * read-only and shows the disk as it is now. dst must have none, and be as large.
+	 */
+	bool snapshots;
 
 	/* src, layer, backing_size, build, dst and dst_zero are filled in. */
 	struct copy_args copy;
