@@ -37,17 +37,17 @@ static void cut_at(struct extent *e, uint64_t border)
 		e->len = border - e->off;
 }
 
-/* Of two views of one image: whether they have the same there. Cuts ext to where that is so. */
-static int compare_base(struct plan *p, struct err *err)
+/* Of two views of one image: whether they have the same there. Cuts e to where that is so. */
+static int compare_base(struct plan *p, struct extent *e, bool *same, struct err *err)
 {
 	uint64_t size = io_size(p->base), end = round_up(size, p->align);
-	struct extent *e = &p->ext, b;
+	struct extent b;
 	int r;
 
 	cut_at(e, size);
 	cut_at(e, end);
 	/* The unit in which the base ends may hold anything behind that. */
-	p->same = e->off >= end && !extent_is_data(e);
+	*same = e->off >= end && !extent_is_data(e);
 	if (e->off >= size)
 		return 0;
 	r = io_map(p->base, e->off, e->len, &b, err);
@@ -55,10 +55,31 @@ static int compare_base(struct plan *p, struct err *err)
 		return r;
 	e->len = b.len;
 	if (extent_is_data(e) || extent_is_data(&b))
-		p->same = e->kind == b.kind && e->io == b.io && e->host == b.host;
+		*same = e->kind == b.kind && e->io == b.io && e->host == b.host;
 	else
-		p->same = true;
+		*same = true;
 	return 0;
+}
+
+/* What is the same goes on over extents of any kind: units are made of smaller ones. */
+static int extend_same(struct plan *p, struct err *err)
+{
+	uint64_t at = p->ext.off + p->ext.len, most = min_u64(p->size - p->ext.off, 2 * p->chunk);
+	int r = 0;
+
+	while (r == 0 && p->ext.len < most) {
+		struct extent e;
+		bool same = false;
+
+		r = io_map(p->src, at, most - p->ext.len, &e, err);
+		if (r == 0)
+			r = compare_base(p, &e, &same, err);
+		if (!same)
+			break;
+		p->ext.len += e.len;
+		at += e.len;
+	}
+	return r;
 }
 
 static int ask_extent(struct plan *p, uint64_t at, struct err *err)
@@ -69,7 +90,9 @@ static int ask_extent(struct plan *p, uint64_t at, struct err *err)
 
 	p->same = false;
 	if (r == 0 && p->base)
-		r = compare_base(p, err);
+		r = compare_base(p, e, &p->same, err);
+	if (r == 0 && p->same)
+		r = extend_same(p, err);
 	return r == 0 && !p->same ? extent_look_below(p->src, e, err) : r;
 }
 
