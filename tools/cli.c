@@ -55,7 +55,7 @@ static bool begins_line(const char *text)
 		"Could not open backing image.", /* ops/create.c */
 		"Detected format of ",
 		"This option is only supported for", /* ops/amend.c */
-		"You can use 'qemu-img rebase'",     /* qcow2/amend.c */
+		"You can use 'img rebase'",          /* qcow2/amend.c */
 	};
 
 	for (unsigned i = 0; i < ARRAY_LEN(lines); i++) {
@@ -86,9 +86,32 @@ static void escape(const char *text, char *out, bool newlines)
 	*out = '\0';
 }
 
+/* The advice of the library names our commands; who called qemu-img is told of that. */
+static char *as_peer(const char *text)
+{
+	static const char *const advice[] = {
+		"img rebase' instead",   /* qcow2/amend.c */
+		"img check -r all",      /* qcow2/check_meta.c */
+		"img amend to increase", /* qcow2/check.c */
+		"img convert to create",
+	};
+	/* Each takes 5 bytes more, and is longer than that. */
+	char *out = malloc(2 * strlen(text) + 1), *p = out;
+
+	for (const char *s = text; out && *s; *p++ = *s++) {
+		for (unsigned i = 0; i < ARRAY_LEN(advice); i++)
+			if (strncmp(s, advice[i], strlen(advice[i])) == 0 &&
+			    (s == text || s[-1] == ' ' || s[-1] == '\''))
+				p = stpcpy(p, "qemu-");
+	}
+	if (out)
+		*p = '\0';
+	return out;
+}
+
 static char *clean(const struct cli *cli, const char *text, bool newlines)
 {
-	char *out = cli->peer ? strdup(text) : malloc(4 * strlen(text) + 1);
+	char *out = cli->peer ? as_peer(text) : malloc(4 * strlen(text) + 1);
 
 	if (out && !cli->peer)
 		escape(text, out, newlines);

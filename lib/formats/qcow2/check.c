@@ -119,8 +119,8 @@ static void report_overflows(struct check *ck)
 		check_report(ck, F_OVERFLOW, "ERROR: overflow cluster offset=0x%" PRIx64,
 			     ck->refs.over[i] << ck->cluster_bits);
 		check_report(ck, F_OVERFLOW,
-			     "Use qemu-img amend to increase the refcount entry "
-			     "width or qemu-img convert to create a clean copy if the image cannot "
+			     "Use img amend to increase the refcount entry "
+			     "width or img convert to create a clean copy if the image cannot "
 			     "be opened for writing");
 	}
 }

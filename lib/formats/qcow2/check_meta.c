@@ -48,7 +48,7 @@ static int check_extra(struct check *ck, const struct snap_ref *s, unsigned i, s
 			     i);
 		check_report(ck, F_SNAPSHOT,
 			     "You can force-remove this extra metadata with "
-			     "qemu-img check -r all");
+			     "img check -r all");
 		return err_set(err, EFBIG,
 			       "%s: at offset %" PRIu64 ": snapshot with %" PRIu32
 			       " bytes of extra data (repair all to cut it)",
@@ -71,7 +71,7 @@ static int table_too_big(struct check *ck, unsigned left, struct err *err)
 			     "Snapshot table is too big");
 		check_report(ck, F_SNAPSHOT,
 			     "You can force-remove all %u overhanging snapshots "
-			     "with qemu-img check -r all",
+			     "with img check -r all",
 			     left);
 		return err_set(err, EFBIG,
 			       "%s: at offset %" PRIu64 ": snapshot table too large (repair all "
