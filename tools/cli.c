@@ -575,6 +575,10 @@ bool cli_open_args(const struct cli *cli, struct img_open_args *args)
 		cli_error(cli, "--image-opts and --format are mutually exclusive");
 		return false;
 	}
+	if (!*args->path && !cli->image_opts) {
+		cli_error(cli, "Could not open '': The 'file' block driver requires a file name");
+		return false;
+	}
 	args->flags |= cli->image_opts ? IMG_IMAGE_OPTS : IMG_USER_NAME;
 	/* The peer opens what a backing name leads to, overlays over LVM volumes live by it. */
 	if (cli->peer)

@@ -57,7 +57,7 @@ static const struct cmd_opt options[] = {
 	{OUTPUT, "output", "FILE",
 	 "the target, instead of the last argument; '-': standard output"},
 	{'m', "parallel", "N", "number of threads (default: one per CPU)"},
-	{'W', "oob", NULL, "place data as it comes; the target may differ from run to run"},
+	{'W', "oob-writes", NULL, "place data as it comes; the target may differ from run to run"},
 	{'C', "copy-range-offloading", NULL, "let the kernel copy or share blocks"},
 	{'r', "rate-limit", "RATE", "bytes per second at most"},
 	{SALVAGE, "salvage", NULL, "take zeros for what cannot be read, and go on"},
@@ -258,7 +258,7 @@ static bool parse_option(struct cli *cli, struct convert_cmd *c, int id)
 	case 't':
 		return cli_cache(cli, cli->arg, &c->target_flags);
 	case 'T':
-		return cli_cache(cli, cli->arg, &c->source_flags);
+		return cli_source_cache(cli, cli->arg, &c->source_flags);
 	case 'U':
 		c->source_flags |= IMG_SHARE;
 		return true;
@@ -582,6 +582,15 @@ static int convert_opened(struct cli *cli, struct convert_cmd *c)
 	return r < 0;
 }
 
+/* What the peer says of the backing file before it looks for that. */
+static bool check_backing(const struct cli *cli, const struct convert_cmd *c)
+{
+	if (c->in_place || !c->req.backing || c->req.backing_format ||
+	    !(format_find(c->req.format)->caps & FMT_BACKING))
+		return true;
+	return conflict(cli, "Use of backing file requires explicit backing format");
+}
+
 static void close_all(struct convert_cmd *c)
 {
 	for (unsigned i = 0; i < c->n_src; i++)
@@ -609,7 +618,8 @@ static int run(struct cli *cli)
 		c.req.format = c.target_format ? c.target_format : "raw";
 		if (c.help)
 			code = give_options_help(cli, &c);
-		else if (validate(cli, &c) && open_sources(cli, &c) && open_target(cli, &c))
+		else if (validate(cli, &c) && open_sources(cli, &c) && check_backing(cli, &c) &&
+			 open_target(cli, &c))
 			code = convert_opened(cli, &c);
 	}
 	close_all(&c);
