@@ -105,8 +105,10 @@ static int bench(const struct cli *cli, const struct bench_cmd *c, struct img *i
 	progress = progress_start(cli, PROGRESS_NONE, "bench", &job);
 	r = bench_run(&img->io, &c->bench, &res, &job, &err);
 	sig = progress_stop(progress, r == 0);
-	if (r < 0 && sig)
+	if (r < 0 && sig) {
+		img_settle(img, NULL); /* before we die: clusters would leak, bitmaps be void */
 		return cli_interrupted(cli, sig);
+	}
 	if (r == 0 && c->bench.write)
 		r = img_settle(img, &err);
 	return r < 0 ? failed(cli, r, &err) : print_result(cli, c, &res);
