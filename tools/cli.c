@@ -7,12 +7,14 @@
 #include "cli.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <inttypes.h>
 #include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "base/bytes.h"
 #include "base/cleanup.h"
@@ -20,6 +22,32 @@
 #include "base/size.h"
 #include "image/describe.h"
 #include "ops/snapshot.h"
+
+/* ---- the process ---- */
+
+bool cli_begin(const struct cli *cli)
+{
+	/* A closed pipe is a write error with a message, not a silent death in mid-write. */
+	signal(SIGPIPE, SIG_IGN);
+	signal(SIGXFSZ, SIG_IGN); /* so is a limit on the size of files */
+
+	/*
+	 * Without a standard stream the first image would take its number, and what is printed would
+	 * go into the image. Opened the wrong way round, so that using it is the error that it was;
+	 * the peer does not mind.
+	 */
+	for (int fd = STDIN_FILENO; fd <= STDERR_FILENO; fd++) {
+		int flags = cli->peer ? O_RDWR : fd == STDIN_FILENO ? O_WRONLY : O_RDONLY;
+
+		if (fcntl(fd, F_GETFD) >= 0)
+			continue;
+		if (open("/dev/null", flags) != fd) {
+			cli_error(cli, "A standard stream is closed, and /dev/null is not there");
+			return false;
+		}
+	}
+	return true;
+}
 
 /* ---- text ---- */
 
@@ -178,10 +206,15 @@ int cli_usage(const struct cli *cli, const char *fmt, ...)
 
 int cli_finish_output(const struct cli *cli, int code)
 {
-	/* close() is where a file system may report what write() could not */
-	if (ferror(stdout) || fflush(stdout) != 0) {
-		int e = errno;
+	bool failed = ferror(stdout);
+	int e = errno;
 
+	/* close() is where a file system may report what write() could not */
+	if (fflush(stdout) != 0) {
+		failed = true;
+		e = errno;
+	}
+	if (failed) {
 		clearerr(stdout);
 		return cli_error(cli, "Could not write to standard output: %s", strerror(e));
 	}

@@ -78,6 +78,9 @@ struct cli {
 	int pending_exit;
 };
 
+/* What a program does first: signals and standard streams. False: it said why it cannot go on. */
+bool cli_begin(const struct cli *cli);
+
 /*
  * The next option's id, CLI_ARG for a positional argument (in cli->arg; options and arguments may
  * be mixed, "--" ends options), CLI_END, or CLI_EXIT: something was printed (an error, or --help)
