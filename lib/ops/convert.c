@@ -284,7 +284,9 @@ static int copy_on(struct conversion *c, struct io *file, struct err *err)
 
 	if (!c->snapshots.n)
 		return 0;
-	r = img_open_io(file, c->plan.fmt->name, IMG_RDWR | IMG_BORROWED, NULL, &dst, err);
+	/* Nobody can see the file yet: it is flushed once, when it is whole. */
+	r = img_open_io(file, c->plan.fmt->name, IMG_RDWR | IMG_UNSAFE | IMG_BORROWED, NULL, &dst,
+			err);
 	if (r < 0)
 		return r;
 	r = copy_layers(c, dst, err);

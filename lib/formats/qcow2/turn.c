@@ -25,7 +25,9 @@ unsigned qcow2_left_out;
 int qcow2_flush(struct qcow2 *q, enum barrier barrier, struct err *err)
 {
 	struct io *io = barrier == BARRIER_DATA ? q->img.data : q->img.file;
-	int r = LEFT_OUT(barrier) ? 0 : io_flush(io, err);
+	/* The file may be one that others flush, or nobody: an image that is being made. */
+	bool unsafe = q->img.open_flags & IMG_UNSAFE;
+	int r = LEFT_OUT(barrier) || unsafe ? 0 : io_flush(io, err);
 
 	if (r < 0)
 		atomic_store(&q->img.broken, -r);
