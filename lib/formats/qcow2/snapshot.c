@@ -304,16 +304,28 @@ static int create_steps(struct qcow2 *q, const struct list *list, const struct t
 	return end(q, r, err);
 }
 
+/* Entries that are worth keeping: behind the disk there may be room for a state, without one. */
+static uint32_t used_l1(const struct qcow2 *q)
+{
+	uint64_t least = max_u64(header_l1_entries(&q->h, io_size(&q->img.io)), 1);
+	uint32_t n = q->h.l1_size;
+
+	while (n > least && !be64_get(q->l1[n - 1]))
+		n--;
+	return n;
+}
+
 /* The copy of the L1 table that the snapshot keeps: no entry is COPIED. */
 static int copy_l1(struct qcow2 *q, struct qcow2_snapshot *d, struct err *err)
 {
-	CLEANUP_FREE be64 *copy = calloc(q->h.l1_size ? q->h.l1_size : 1, 8);
+	uint32_t n = used_l1(q);
+	CLEANUP_FREE be64 *copy = calloc(n ? n : 1, 8);
 
 	if (!copy)
-		return err_nomem(err, (uint64_t)q->h.l1_size * 8, "the L1 table");
-	for (uint32_t i = 0; i < q->h.l1_size; i++)
+		return err_nomem(err, (uint64_t)n * 8, "the L1 table");
+	for (uint32_t i = 0; i < n; i++)
 		copy[i] = be64_make(be64_get(q->l1[i]) & ~ENTRY_COPIED);
-	d->l1_size = q->h.l1_size;
+	d->l1_size = n;
 	return write_copy(q, copy, (uint64_t)d->l1_size * 8, &d->l1_offset, err);
 }
 
