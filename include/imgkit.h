@@ -272,6 +272,7 @@ enum imgkit_convert_flags {
 	IMGKIT_CONVERT_BITMAPS = 1 << 5,     /* the dirty bitmaps as well */
 	/* With BITMAPS: those that are inconsistent are left out; without it they are -ESTALE. */
 	IMGKIT_CONVERT_SKIP_BROKEN_BITMAPS = 1 << 6,
+	IMGKIT_CONVERT_SNAPSHOTS = 1 << 7, /* all internal snapshots as well */
 };
 
 struct imgkit_convert_opts {

@@ -69,6 +69,7 @@ static void fill_convert(const struct imgkit_convert_opts *o, struct convert_req
 	req->backing = o->backing;
 	req->backing_format = o->backing_format;
 	req->bitmaps = o->flags & IMGKIT_CONVERT_BITMAPS;
+	req->snapshots = o->flags & IMGKIT_CONVERT_SNAPSHOTS;
 	req->skip_broken_bitmaps = o->flags & IMGKIT_CONVERT_SKIP_BROKEN_BITMAPS;
 	req->copy.compress = o->flags & IMGKIT_CONVERT_COMPRESS;
 	req->copy.salvage = o->flags & IMGKIT_CONVERT_SALVAGE;
@@ -84,7 +85,7 @@ static int check_convert(const struct imgkit_convert_opts *o, struct imgkit_err 
 	const unsigned known = IMGKIT_CONVERT_FORCE | IMGKIT_CONVERT_COMPRESS |
 			       IMGKIT_CONVERT_IN_PLACE | IMGKIT_CONVERT_TARGET_ZERO |
 			       IMGKIT_CONVERT_SALVAGE | IMGKIT_CONVERT_BITMAPS |
-			       IMGKIT_CONVERT_SKIP_BROKEN_BITMAPS;
+			       IMGKIT_CONVERT_SKIP_BROKEN_BITMAPS | IMGKIT_CONVERT_SNAPSHOTS;
 
 	if (o->flags & ~known)
 		return api_invalid(err, "a flag that this version of imgkit does not know");
@@ -92,6 +93,8 @@ static int check_convert(const struct imgkit_convert_opts *o, struct imgkit_err 
 		return api_invalid(err, "TARGET_ZERO is about a target that is there: IN_PLACE");
 	if ((o->flags & IMGKIT_CONVERT_SKIP_BROKEN_BITMAPS) && !(o->flags & IMGKIT_CONVERT_BITMAPS))
 		return api_invalid(err, "SKIP_BROKEN_BITMAPS goes with BITMAPS only");
+	if ((o->flags & IMGKIT_CONVERT_SNAPSHOTS) && o->snapshot)
+		return api_invalid(err, "SNAPSHOTS copies all of them, not one");
 	if ((o->flags & IMGKIT_CONVERT_BITMAPS) && o->snapshot)
 		return api_invalid(err, "the bitmaps are about the disk, not about a snapshot");
 	if (o->open_flags & IMGKIT_RDWR)

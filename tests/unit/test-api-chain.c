@@ -365,6 +365,29 @@ static void test_convert_bitmaps(void **state)
 	assert_int_equal(imgkit_convert("from", "to", "qcow2", &o, NULL, &err), -EINVAL);
 }
 
+/* And so do snapshots. */
+static void test_convert_snapshots(void **state)
+{
+	IMGKIT_OPTS(imgkit_convert_opts, o);
+	struct imgkit_image *image;
+
+	(void)state;
+	make("from", NULL, NULL);
+	image = open_image("from", IMGKIT_RDWR);
+	ok(imgkit_snapshot_create(image, "first", &err), &err);
+	ok(imgkit_pwrite(image, "x", 1, 500000, &err), &err);
+	ok(imgkit_snapshot_create(image, "second", &err), &err);
+	imgkit_close(image);
+	o.flags = IMGKIT_CONVERT_FORCE | IMGKIT_CONVERT_SNAPSHOTS;
+	ok(imgkit_convert("from", "to", "qcow2", &o, NULL, &err), &err);
+	image = open_image("to", 0);
+	assert_int_equal(imgkit_snapshot_count(image), 2);
+	imgkit_close(image);
+	assert_int_equal(imgkit_convert("from", "to", "raw", &o, NULL, &err), -ENOTSUP);
+	o.snapshot = "first";
+	assert_int_equal(imgkit_convert("from", "to", "qcow2", &o, NULL, &err), -EINVAL);
+}
+
 static void test_cells(void **state)
 {
 	struct {
