@@ -370,6 +370,7 @@ static void test_convert_snapshots(void **state)
 {
 	IMGKIT_OPTS(imgkit_convert_opts, o);
 	struct imgkit_image *image;
+	struct imgkit_snapshot s;
 
 	(void)state;
 	make("from", NULL, NULL);
@@ -381,7 +382,9 @@ static void test_convert_snapshots(void **state)
 	o.flags = IMGKIT_CONVERT_FORCE | IMGKIT_CONVERT_SNAPSHOTS;
 	ok(imgkit_convert("from", "to", "qcow2", &o, NULL, &err), &err);
 	image = open_image("to", 0);
-	assert_int_equal(imgkit_snapshot_count(image), 2);
+	ok(imgkit_snapshot_get(image, 1, &s, sizeof(s), &err), &err);
+	assert_string_equal(s.name, "second");
+	assert_int_equal(imgkit_snapshot_get(image, 2, &s, sizeof(s), &err), -ENOENT);
 	imgkit_close(image);
 	assert_int_equal(imgkit_convert("from", "to", "raw", &o, NULL, &err), -ENOTSUP);
 	o.snapshot = "first";
@@ -455,8 +458,8 @@ int main(void)
 		cmocka_unit_test(test_commit_errors),   cmocka_unit_test(test_rebase),
 		cmocka_unit_test(test_rebase_unsafe),   cmocka_unit_test(test_rebase_errors),
 		cmocka_unit_test(test_bitmap_life),     cmocka_unit_test(test_bitmap_errors),
-		cmocka_unit_test(test_convert_bitmaps), cmocka_unit_test(test_cells),
-		cmocka_unit_test(test_external),
+		cmocka_unit_test(test_convert_bitmaps), cmocka_unit_test(test_convert_snapshots),
+		cmocka_unit_test(test_cells),           cmocka_unit_test(test_external),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
