@@ -419,6 +419,21 @@ int img_drop(struct img *img, uint64_t off, uint64_t len, struct err *err);
  */
 int img_write_coded(struct img *img, const void *coded, size_t len, uint64_t off, struct err *err);
 
+/* Bytes that another file holds, and that nobody changes for the time being. */
+struct img_source {
+	struct io *io;
+	uint64_t at; /* byte in io */
+	void *mem;   /* room for them */
+	bool loaded; /* they are there already */
+};
+
+/*
+ * Writes len bytes of src as io_pwrite does. Where the image takes new space for them, and the file
+ * systems can, that shares its blocks with src, and nothing is read or written.
+ */
+int img_write_from(struct img *img, const struct img_source *src, size_t len, uint64_t off,
+		   struct err *err);
+
 /* This layer's extent only, as the format's map; takes the locks. */
 int img_map_layer(struct img *img, uint64_t off, uint64_t len, struct extent *ext, struct err *err);
 

@@ -120,6 +120,8 @@ static int do_chunk(struct worker *w, const struct chunk *c, struct err *err)
 	if (c->zero)
 		return do_turn(w, c, err);
 	throttle(copy, c->len);
+	if (copy->clone)
+		return copy_clone(w, c, err);
 	if (atomic_load(&copy->offload))
 		return offload_chunk(w, c, err);
 	r = copy_read(w, c, err);

@@ -77,6 +77,7 @@ struct copy {
 	uint64_t placed;       /* bytes of all runs that were placed; second pass: so far again */
 	size_t cap;            /* bytes of a worker's buffer: a chunk, rounded up to units */
 	atomic_bool offload;   /* still worth trying */
+	struct img *clone;     /* dst, when it may share blocks with the source; else NULL */
 
 	pthread_mutex_t plan_lock;
 	struct plan plan;
@@ -120,5 +121,7 @@ int copy_prepare_target(struct copy *copy, struct err *err);
 
 /* copy_offload.c: the kernel copies a chunk that was placed as one run; false: it cannot. */
 bool copy_offload(struct worker *w, const struct chunk *c);
+/* A chunk for an image that can share blocks: part by part, as the source's map has them. */
+int copy_clone(struct worker *w, const struct chunk *c, struct err *err);
 
 #endif

@@ -62,6 +62,8 @@ static int prepare_image(struct copy *copy, struct err *err)
 	struct img *img = io_is_img(copy->out) ? io_img(copy->out) : NULL;
 	bool allocates = img && img->fmt->place;
 
+	if (copy->args->above && allocates && (img->data->caps & IO_CLONES))
+		copy->clone = img;
 	copy->any_order = !allocates;
 	copy->write_in_turn = allocates;
 	copy->skip_zeros = copy->args->dst_zero;

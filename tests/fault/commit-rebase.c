@@ -22,9 +22,27 @@
 
 #define SIZE (384 * KiB + 512)
 
-enum what { COMMIT, COMMIT_KEEP, REBASE, REBASE_CODED, REBASE_DROP, REBASE_NONE, WHATS };
-static const char *const whats[] = {"commit",    "commit -d",           "rebase",
-				    "rebase -c", "rebase --drop-equal", "rebase to nothing"};
+enum what {
+	COMMIT,
+	COMMIT_KEEP,
+	REBASE,
+	REBASE_CODED,
+	REBASE_DROP,
+	REBASE_NONE,
+	COMMIT_CLONES,
+	REBASE_CLONES,
+	WHATS,
+};
+static const char *const whats[] = {
+	"commit",
+	"commit -d",
+	"rebase",
+	"rebase -c",
+	"rebase --drop-equal",
+	"rebase to nothing",
+	"commit, sharing blocks",
+	"rebase, sharing blocks",
+};
 
 /* Files in memory that survive a try. */
 struct chain {
@@ -33,6 +51,11 @@ struct chain {
 };
 
 static struct fault_plan plan;
+
+static bool is_commit(enum what what)
+{
+	return what == COMMIT || what == COMMIT_KEEP || what == COMMIT_CLONES;
+}
 
 static enum fill some_kind(void *ctx, uint64_t cluster)
 {
@@ -97,7 +120,7 @@ static void verify(const struct chain *c)
 	free(buf);
 }
 
-static struct chain make_chain(void)
+static struct chain make_chain(enum what what)
 {
 	struct chain c = {
 		.top = make_image(1, "base"),
@@ -109,6 +132,10 @@ static struct chain make_chain(void)
 	struct err e = {0};
 
 	expect(c.content);
+	if (what >= COMMIT_CLONES) {
+		c.top->caps |= IO_CLONES;
+		c.base->caps |= IO_CLONES;
+	}
 	must(io_pread(&top->io, c.content, SIZE, 0, &e), &e);
 	io_close(&top->io);
 	return c;
@@ -124,15 +151,16 @@ static void free_chain(struct chain *c)
 
 static int run(const struct chain *c, enum what what, uint64_t fail_at, struct err *err)
 {
-	struct img *base = open_layer(c->base, what <= COMMIT_KEEP ? IMG_RDWR : 0, NULL, true);
+	struct img *base = open_layer(c->base, is_commit(what) ? IMG_RDWR : 0, NULL, true);
 	struct img *top = open_layer(c->top, IMG_RDWR, base, true);
-	struct img *other =
-		what >= REBASE && what != REBASE_NONE ? open_layer(c->other, 0, NULL, true) : NULL;
+	struct img *other = !is_commit(what) && what != REBASE_NONE
+				    ? open_layer(c->other, 0, NULL, true)
+				    : NULL;
 	int r;
 
 	atomic_store(&plan.calls, 0);
 	plan.fail_at = fail_at;
-	if (what <= COMMIT_KEEP) {
+	if (is_commit(what)) {
 		const struct commit_args args = {
 			.top = top, .base = base, .keep = what == COMMIT_KEEP, .workers = 2};
 
@@ -163,7 +191,7 @@ static uint64_t sweep(enum what what, int code, bool sticky, uint64_t stride)
 	plan.sticky = sticky;
 	plan.writes_only = code == ENOSPC;
 	for (at = 1;; at += stride) {
-		struct chain c = make_chain();
+		struct chain c = make_chain(what);
 		struct err e = {0};
 		uint64_t calls;
 		int r;
@@ -177,7 +205,7 @@ static uint64_t sweep(enum what what, int code, bool sticky, uint64_t stride)
 		verify(&c);
 		e = (struct err){0};
 		/* Where the name has changed already, there is nothing left to do. */
-		if (r < 0 && what <= COMMIT_KEEP) {
+		if (r < 0 && is_commit(what)) {
 			must(run(&c, what, 0, &e), &e);
 			verify(&c);
 		}
