@@ -163,10 +163,19 @@ void check_report_snapshot(struct check *ck, const struct snap_ref *s)
 
 /* ---- bitmaps ---- */
 
-static void bad_bitmap(struct check *ck, const char *what, uint64_t at)
+static void bad_directory(struct check *ck, const char *what, uint64_t at)
 {
-	ck->sum.corruptions++;
-	check_report(ck, F_BITMAP, "ERROR bitmap directory at offset %" PRIu64 ": %s", at, what);
+	ck->drop_bitmaps = (ck->fix & CHECK_FIX_ERRORS) && (ck->fix & CHECK_DROP_BITMAPS);
+	if (!ck->drop_bitmaps) {
+		ck->sum.corruptions++;
+		check_report(ck, F_BITMAP, "ERROR bitmap directory at offset %" PRIu64 ": %s", at,
+			     what);
+		return;
+	}
+	check_report(ck, F_BITMAP,
+		     "Dropping all bitmaps, bitmap directory at offset %" PRIu64 ": %s", at, what);
+	ck->bitmaps = (struct bitmap_dir){0};
+	ck->bitmap_tables.n = 0;
 }
 
 /* Reads entry *at, notes its table and name, and moves *at to the next one. */
@@ -184,7 +193,7 @@ static int read_bitmap(struct check *ck, uint64_t *at, char **name, const char *
 	/* In use it may be of another size: a resize that was cut off. */
 	if (!(e.flags & BITMAP_IN_USE) &&
 	    e.table_size != bitmap_entries(ck->h->size, e.granularity_bits, ck->cluster))
-		bad_bitmap(ck, "the table of a bitmap does not fit the disk", here);
+		bad_directory(ck, "the table of a bitmap does not fit the disk", here);
 	return bitmaps_read_name(ck->file, &e, name, fault, err);
 }
 
@@ -199,12 +208,14 @@ static int read_directory(struct check *ck, char **names, struct err *err)
 		here = at;
 		r = read_bitmap(ck, &at, &names[i], &fault, err);
 	}
-	if (r == 0 && !fault && at != ck->bitmaps.off + ck->bitmaps.bytes)
+	if (r < 0 || ck->drop_bitmaps)
+		return r;
+	if (!fault && at != ck->bitmaps.off + ck->bitmaps.bytes)
 		fault = "more bitmaps than the header says";
-	if (r == 0 && !fault)
+	if (!fault)
 		r = bitmaps_check_names(names, ck->bitmaps.n, &fault, err);
 	if (r == 0 && fault)
-		bad_bitmap(ck, fault, here);
+		bad_directory(ck, fault, here);
 	return r;
 }
 
@@ -212,17 +223,19 @@ static int read_bitmaps(struct check *ck, struct err *err)
 {
 	const char *fault = bitmaps_find(ck->h, &ck->bitmaps);
 	char **names;
+	uint32_t n;
 	int r;
 
 	if (fault)
-		bad_bitmap(ck, fault, ck->bitmaps.off);
-	if (!ck->bitmaps.n)
+		bad_directory(ck, fault, ck->bitmaps.off);
+	n = ck->bitmaps.n;
+	if (!n)
 		return 0;
-	names = calloc(ck->bitmaps.n, sizeof(*names));
+	names = calloc(n, sizeof(*names));
 	if (!names)
-		return err_nomem(err, ck->bitmaps.n * sizeof(*names), "bitmaps");
+		return err_nomem(err, n * sizeof(*names), "bitmaps");
 	r = read_directory(ck, names, err);
-	for (uint32_t i = 0; i < ck->bitmaps.n; i++)
+	for (uint32_t i = 0; i < n; i++)
 		free(names[i]);
 	free(names);
 	return r;
