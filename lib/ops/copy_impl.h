@@ -114,6 +114,7 @@ size_t copy_same(const struct copy *copy, const unsigned char *buf, size_t at, s
 /* copy_write.c: places and writes the runs of a worker. */
 int copy_place(struct worker *w, struct err *err);
 int copy_write(struct worker *w, struct err *err);
+void copy_note_hole(struct copy *copy, uint64_t off, uint64_t len);
 /* A whole chunk of zeros. */
 int copy_zero(struct copy *copy, const struct chunk *c, struct err *err);
 /* Prepares the target before the first chunk. */

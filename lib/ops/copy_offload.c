@@ -47,6 +47,8 @@ bool copy_offload(struct worker *w, const struct chunk *c)
 			if (from < 0 || !copy_range(from, e.host, to, host + at, e.len))
 				break;
 			io_note_end(copy->out, host + at + e.len);
+		} else {
+			copy_note_hole(copy, c->off + at, e.len);
 		}
 		at += e.len;
 	}

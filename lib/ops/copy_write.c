@@ -194,6 +194,13 @@ static int write_at(struct copy *copy, const void *mem, size_t len, uint64_t hos
 	return r < 0 && r != -ENOTSUP ? r : io_pwrite(copy->out, mem, len, host, err);
 }
 
+/* Zeros in a place that reads so, from guest offset off on: nothing to write. */
+void copy_note_hole(struct copy *copy, uint64_t off, uint64_t len)
+{
+	if (copy->args->build)
+		build_hole(copy->args->build, off, len);
+}
+
 /* Parts of a data run that are zeros stay holes. */
 static int write_sparse(struct copy *copy, const struct run *run, struct err *err)
 {
@@ -204,7 +211,9 @@ static int write_sparse(struct copy *copy, const struct run *run, struct err *er
 		bool zero;
 		size_t n = copy_same(copy, run->mem, at, run->mem_len, &zero);
 
-		if (!zero)
+		if (zero)
+			copy_note_hole(copy, run->off + at, n);
+		else
 			r = write_at(copy, run->mem + at, n, run->host + at, err);
 		at += n;
 	}

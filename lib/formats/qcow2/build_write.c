@@ -223,13 +223,15 @@ static void identity_table(const struct qbuild *q, const struct layout *l, uint6
 	for (uint64_t k = 0; k < n; k++) {
 		uint64_t index = i * per_table + k;
 		uint64_t entry = ENTRY_COPIED | (start + (index << q->h.cluster_bits));
-		bool all = q->h.autoclear & AUTOCLEAR_RAW_DATA;
 
-		if (q->l2.extended)
-			l2_put_extended(entry, all ? entry : l2_tables_get(&q->l2, index),
-					out + 2 * k);
-		else
+		if (!q->l2.extended) {
 			out[k] = be64_make(entry);
+		} else if (q->h.autoclear & AUTOCLEAR_RAW_DATA) {
+			out[2 * k] = be64_make(entry);
+			out[2 * k + 1] = be64_make(UINT32_MAX);
+		} else {
+			l2_tables_put(&q->l2, index, entry, out + 2 * k);
+		}
 	}
 }
 
