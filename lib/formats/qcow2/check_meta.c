@@ -163,13 +163,19 @@ void check_report_snapshot(struct check *ck, const struct snap_ref *s)
 
 /* ---- bitmaps ---- */
 
+/* A bitmap that nobody can use, and anybody remove. */
+static void bad_bitmap(struct check *ck, const char *what, uint64_t at)
+{
+	ck->sum.corruptions++;
+	check_report(ck, F_BITMAP, "ERROR bitmap directory at offset %" PRIu64 ": %s", at, what);
+}
+
+/* Nobody can read the directory, nor, without it, write to the image: the repair drops it. */
 static void bad_directory(struct check *ck, const char *what, uint64_t at)
 {
 	ck->drop_bitmaps = (ck->fix & CHECK_FIX_ERRORS) && (ck->fix & CHECK_DROP_BITMAPS);
 	if (!ck->drop_bitmaps) {
-		ck->sum.corruptions++;
-		check_report(ck, F_BITMAP, "ERROR bitmap directory at offset %" PRIu64 ": %s", at,
-			     what);
+		bad_bitmap(ck, what, at);
 		return;
 	}
 	check_report(ck, F_BITMAP,
@@ -193,7 +199,7 @@ static int read_bitmap(struct check *ck, uint64_t *at, char **name, const char *
 	/* In use it may be of another size: a resize that was cut off. */
 	if (!(e.flags & BITMAP_IN_USE) &&
 	    e.table_size != bitmap_entries(ck->h->size, e.granularity_bits, ck->cluster))
-		bad_directory(ck, "the table of a bitmap does not fit the disk", here);
+		bad_bitmap(ck, "the table of a bitmap does not fit the disk", here);
 	return bitmaps_read_name(ck->file, &e, name, fault, err);
 }
 
@@ -208,7 +214,7 @@ static int read_directory(struct check *ck, char **names, struct err *err)
 		here = at;
 		r = read_bitmap(ck, &at, &names[i], &fault, err);
 	}
-	if (r < 0 || ck->drop_bitmaps)
+	if (r < 0)
 		return r;
 	if (!fault && at != ck->bitmaps.off + ck->bitmaps.bytes)
 		fault = "more bitmaps than the header says";
