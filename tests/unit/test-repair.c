@@ -650,7 +650,7 @@ static void opening_keeps_broken_bitmaps(void **state)
 	(void)state;
 	damage_put(file, dir, 7);
 	damage_put(file, 72, INCOMPAT_DIRTY);
-	fails(img_open_io(disk_borrow(file), "qcow2", IMG_RDWR, NULL, &img, &e), -EUCLEAN, &e,
+	fails(img_open_io(file, "qcow2", IMG_RDWR, NULL, &img, &e), -EUCLEAN, &e,
 	      "cannot be repaired");
 	assert_int_equal(damage_get(file, 88) & AUTOCLEAR_BITMAPS, AUTOCLEAR_BITMAPS);
 	io_close(file);
