@@ -264,11 +264,13 @@ static uint64_t sweep(enum what what, int code, bool sticky, uint64_t stride)
 
 int main(void)
 {
-	/* Threads race in the same way whatever fails. */
 	uint64_t stride = SANITIZED ? 11 : 3, runs = 0;
 
 	for (enum what what = 0; what < WHATS; what++) {
 		runs += sweep(what, EIO, false, stride);
+#ifdef __SANITIZE_THREAD__ /* threads race in the same way whatever fails */
+		continue;
+#endif
 		runs += sweep(what, EIO, true, stride);
 		runs += sweep(what, ENOSPC, true, stride);
 		runs += sweep(what, ENOMEM, false, stride);
