@@ -247,7 +247,7 @@ static int copy_first(struct conversion *c, struct build *b, struct err *err)
 	int r;
 
 	job_total(c->job, convert_snapshots_total(&c->snapshots));
-	r = convert_snapshots_first(&c->snapshots, b->size, &copy.src, err);
+	r = convert_snapshots_first(&c->snapshots, c->plan.size, &copy.src, err);
 	if (r < 0)
 		return r;
 	copy.part = true;

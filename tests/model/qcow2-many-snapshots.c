@@ -76,7 +76,7 @@ static void must_show_all(struct io *file, unsigned step)
 		must(img_snapshot_view(img, i, &e), &e);
 		snprintf(name, sizeof(name), "number %s", list[i].id);
 		expect(!strcmp(list[i].name, name));
-		must_hold(img, model[atoi(list[i].id) - 1]);
+		must_hold(img, model[strtol(list[i].id, NULL, 10) - 1]);
 	}
 	io_close(&img->io);
 }
@@ -150,7 +150,7 @@ static void ask_peer(const char *path, unsigned count)
 		die("%s", peer_log());
 	/* Below two lines of heading. */
 	if (peer("snapshot -l %s | tail -n +3 | wc -l", path) ||
-	    (unsigned)atoi(peer_log()) != count)
+	    strtoul(peer_log(), NULL, 10) != count)
 		die("%s snapshots instead of %u", peer_log(), count);
 }
 

@@ -69,8 +69,7 @@ static void test_kinds(void **state)
 {
 	static const char *const sources[] = {"cluster_size=4k",
 					      "cluster_size=512,lazy_refcounts=on",
-					      "extended_l2=on,cluster_size=16k",
-					      "cluster_size=64k"};
+					      "extended_l2=on,cluster_size=16k"};
 	static const struct want wants[] = {
 		{"cluster_size=512", {.sparse = 4096}, false},
 		{"cluster_size=4k", {.sparse = 4096, .workers = 3}, false},
