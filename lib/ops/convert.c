@@ -251,7 +251,10 @@ static int copy_first(struct conversion *c, struct build *b, struct err *err)
 	if (r < 0)
 		return r;
 	copy.part = true;
-	return copy.src ? copy_run(&copy, c->job, err) : build_finish(b, err);
+	if (!copy.src)
+		return build_finish(b, err);
+	r = copy_run(&copy, c->job, err);
+	return r < 0 && r != -ECANCELED ? convert_snapshots_context(&c->snapshots, 0, r, err) : r;
 }
 
 /* Owns b. */

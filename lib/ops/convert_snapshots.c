@@ -93,6 +93,12 @@ uint64_t convert_snapshots_total(const struct convert_snapshots *s)
 	return total;
 }
 
+int convert_snapshots_context(const struct convert_snapshots *s, unsigned index, int r,
+			      struct err *err)
+{
+	return err_ctx(err, r, "snapshot '%s'", s->list[index].name);
+}
+
 /* ---- layers: snapshot 0 … n-1, and the disk as it is now, n ---- */
 
 static uint64_t layer_size(const struct convert_snapshots *s, unsigned i)
@@ -195,7 +201,7 @@ static int copy_layer(struct convert_snapshots *s, unsigned i, const struct copy
 	if (r == 0 && i < s->n)
 		r = take_snapshot(s, i, how, dst, job, err);
 	if (r < 0 && r != -ECANCELED && i < s->n)
-		return err_ctx(err, r, "snapshot '%s'", s->list[i].name);
+		return convert_snapshots_context(s, i, r, err);
 	return r;
 }
 
@@ -209,7 +215,7 @@ int convert_snapshots_first(struct convert_snapshots *s, uint64_t size, struct i
 		return 0;
 	r = show_layer(s, 0, err);
 	if (r < 0)
-		return err_ctx(err, r, "snapshot '%s'", s->list[0].name);
+		return convert_snapshots_context(s, 0, r, err);
 	s->first_done = true;
 	*first = &s->view[0]->io;
 	return 0;

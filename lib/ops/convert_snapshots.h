@@ -25,6 +25,9 @@ int convert_snapshots_find(const struct convert_request *req, struct convert_sna
 int convert_snapshots_check(const struct convert_snapshots *s, struct img *dst, struct err *err);
 /* Bytes of all disks and states: what there is to do. */
 uint64_t convert_snapshots_total(const struct convert_snapshots *s);
+/* Says in which snapshot an error was met. Returns r. */
+int convert_snapshots_context(const struct convert_snapshots *s, unsigned index, int r,
+			      struct err *err);
 /* The disk as it was in the first one, if it may be copied to a new image by its builder: or NULL. */
 int convert_snapshots_first(struct convert_snapshots *s, uint64_t size, struct io **first,
 			    struct err *err);
