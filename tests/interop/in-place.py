@@ -166,8 +166,26 @@ def check_subclusters():
             raise Mistake(f'{more}: data at {maps[0]}, the peer {maps[1]}')
 
 
+def check_hidden():
+    """Subclusters of zeros hide what the backing file of the copy holds there."""
+    with open('base.raw', 'wb') as f:
+        f.write(b'b' * MiB)
+    peer('create', '-q', '-f', 'qcow2', '-b', 'base.raw', '-F', 'raw', NAME)
+    qemu_io(NAME, 'write -P 9 0 64k', 'write -P 0 8k 24k', 'write -P 5 128k 4k', 'write -z 140k 4k')
+    for more in ('', ',preallocation=metadata', ',data_file=disk.data'):
+        img('convert', '-O', 'qcow2', '-o', 'extended_l2=on' + more, '-B', 'base.raw', '-F', 'raw', NAME,
+            'copy.qcow2')
+        checked('copy.qcow2')
+        peer('compare', '-q', NAME, 'copy.qcow2')
+        zeros = [e for e in json.loads(peer('map', '--output=json', 'copy.qcow2').out)
+                 if e['depth'] == 0 and e['zero'] and not e['data']]
+        if [8 * KiB, 24 * KiB] not in [[e['start'], e['length']] for e in zeros]:
+            raise Mistake(f'{more}: zeros at {zeros}')
+        os.unlink('copy.qcow2')
+
+
 peer_is_reference()
-SINGLE = {'encrypted': check_encrypted, 'subclusters': check_subclusters}
+SINGLE = {'encrypted': check_encrypted, 'subclusters': check_subclusters, 'hidden': check_hidden}
 
 
 def one(row, rng):
