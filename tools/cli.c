@@ -179,6 +179,16 @@ int cli_error(const struct cli *cli, const char *fmt, ...)
 	return 1;
 }
 
+int cli_note(const struct cli *cli, const char *fmt, ...)
+{
+	va_list ap;
+
+	va_start(ap, fmt);
+	message(cli, "", fmt, ap);
+	va_end(ap);
+	return 0;
+}
+
 int cli_warn(const struct cli *cli, const char *fmt, ...)
 {
 	va_list ap;

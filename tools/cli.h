@@ -93,6 +93,8 @@ int cli_exit_code(const struct cli *cli);
 /* "PROG: text" on stderr. Return 1, so that `return cli_error(…)` reads well. */
 int cli_error(const struct cli *cli, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 int cli_warn(const struct cli *cli, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+/* The same for what is no fault, and not the result either. */
+int cli_note(const struct cli *cli, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 /* A wrong command line: the text, then "Try 'PROG CMD --help' for more information". Returns 1. */
 int cli_usage(const struct cli *cli, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 

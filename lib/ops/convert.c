@@ -26,6 +26,7 @@
 #include "io/file.h"
 #include "io/window.h"
 #include "ops/convert_bitmaps.h"
+#include "ops/convert_resume.h"
 #include "ops/convert_snapshots.h"
 
 struct conversion {
@@ -38,6 +39,7 @@ struct conversion {
 	bool planned;
 	struct convert_bitmaps bitmaps;
 	struct convert_snapshots snapshots; /* n = 0: none are to be copied */
+	struct convert_resume resume;
 };
 
 /* ---- sources ---- */
@@ -307,19 +309,32 @@ static int not_made(const struct conversion *c, int r, struct err *err)
 	return err_ctx(err, r, "%s: error while converting %s", c->req->path, c->plan.fmt->name);
 }
 
+static int open_target(struct conversion *c, struct target **target, struct build **b,
+		       struct err *err)
+{
+	unsigned flags = c->req->target_flags | (c->req->resume ? TARGET_PARTIAL : 0);
+	int r = target_open(c->req->path, flags, &c->plan.all, target, err);
+
+	c->resume.opened = c->req->resume && r == 0;
+	if (r == 0)
+		r = create_open_data(&c->plan, c->req->target_flags, err);
+	if (r == 0)
+		r = begin_build(c, target_io(*target), 0, b, err);
+	return r < 0 ? not_made(c, r, err) : 0;
+}
+
 static int to_file(struct conversion *c, struct err *err)
 {
 	struct target *target = NULL;
 	struct build *b = NULL;
-	int r = target_open(c->req->path, c->req->target_flags, &c->plan.all, &target, err);
+	int r = 0;
 
+	if (c->req->resume)
+		r = convert_resume_begin(&c->resume, c->req, &c->plan, err);
+	c->copy.journal = c->resume.journal;
 	if (r == 0)
-		r = create_open_data(&c->plan, c->req->target_flags, err);
+		r = open_target(c, &target, &b, err);
 	if (r == 0)
-		r = begin_build(c, target_io(target), 0, &b, err);
-	if (r < 0)
-		not_made(c, r, err);
-	else
 		r = copy_to(c, b, err);
 	if (r == 0)
 		r = copy_on(c, target_io(target), err);
@@ -329,6 +344,7 @@ static int to_file(struct conversion *c, struct err *err)
 			not_made(c, r, err);
 	}
 	target_close(target);
+	convert_resume_end(&c->resume, c->req, r);
 	return r;
 }
 

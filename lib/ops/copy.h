@@ -14,6 +14,7 @@
 
 #include "image/build.h"
 #include "image/img.h"
+#include "ops/journal.h"
 
 struct copy_args {
 	/* Source. Its size is io_size, or unknown for an IO_STREAM (read with stream_read). */
@@ -47,15 +48,27 @@ struct copy_args {
 	uint64_t rate;    /* bytes of guest data per second; 0: no limit */
 	bool part;        /* of a larger job, whose total is known */
 
+	/*
+	 * Where it is noted how far the copy is, or NULL. What the checkpoints that are there say is
+	 * in the target is compared with the source, the rest is cut off, and the copy goes on behind
+	 * it. Needs build, in a file that grows, and a source with a size; not unordered, salvage or
+	 * a preallocated target.
+	 */
+	struct journal *journal;
+	uint64_t checkpoint; /* bytes of data between two of them; 0: 8 MiB, growing to 256 MiB */
+
 	/* What salvage could not read, a line each; from one thread at a time. May be NULL. */
 	void (*warn)(void *ctx, const char *text);
 	void *warn_ctx;
+	/* With a journal: bytes of the disk that were there and are the source's. May be NULL. */
+	void (*resumed)(void *ctx, uint64_t bytes);
 };
 
 /*
  * Copies; with build, up to and including build_finish. -ECANCELED when job was cancelled; what
  * reading and writing fail with, the text beginning "error while reading at byte N". The first
- * error stops all workers. job counts guest bytes.
+ * error stops all workers. job counts guest bytes. With a journal: -EUCLEAN, -EINVAL: it cannot be
+ * continued; after other errors it can, as after a crash.
  */
 int copy_run(const struct copy_args *args, struct job *job, struct err *err);
 
