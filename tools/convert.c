@@ -303,6 +303,9 @@ static bool check_resume(const struct cli *cli, const struct convert_cmd *c)
 		return true;
 	if (c->in_place)
 		return conflict(cli, "--resume makes a new target: it cannot be used with -n");
+	if (c->req.snapshots)
+		return conflict(cli,
+				"--resume copies one disk: it cannot be used with --snapshots");
 	if (c->req.copy.unordered)
 		return conflict(cli, "--resume needs data in order: it cannot be used with -W");
 	if (c->req.copy.salvage)

@@ -212,14 +212,14 @@ static bool is_worthless(const struct convert_resume *res)
 
 void convert_resume_end(struct convert_resume *res, const struct convert_request *req, int result)
 {
-	bool drop = res->opened && result < 0 && is_worthless(res);
+	bool worthless = res->journal && result < 0 && is_worthless(res);
 
-	if (drop)
+	if (worthless && res->opened)
 		unlink(res->partial);
-	if (drop || (res->journal && result == 0))
+	if (worthless || (res->journal && result == 0))
 		unlink(res->path);
 	if (req->kept)
-		*req->kept = res->opened && result < 0 && result != -EUCLEAN && !drop;
+		*req->kept = res->opened && result < 0 && result != -EUCLEAN && !worthless;
 	journal_close(res->journal); /* last: it is the lock */
 	free(res->partial);
 	free(res->path);

@@ -22,7 +22,9 @@
 
 static int differs(const struct copy *copy, uint64_t at, struct err *err)
 {
-	return err_set(err, EUCLEAN, "%s: it differs from the source near offset %" PRIu64,
+	return err_set(err, EUCLEAN,
+		       "%s: it differs from the source near offset %" PRIu64
+		       ", so it cannot be resumed (remove it to begin anew)",
 		       copy->out->name, at);
 }
 

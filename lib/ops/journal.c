@@ -222,19 +222,52 @@ int journal_next(struct journal *j, struct journal_checkpoint *c, struct err *er
 
 /* ---- identity ---- */
 
-/* The first line in which they differ. */
+/* The first line that begins with these bytes. */
+static const char *find_line(const char *text, const char *start, size_t len)
+{
+	while (*text) {
+		if (strncmp(text, start, len) == 0)
+			return text;
+		text += strcspn(text, "\n");
+		text += *text != 0;
+	}
+	return NULL;
+}
+
+/* The first line of `text` that is not in `other`. */
+static const char *first_other(const char *text, const char *other)
+{
+	while (*text) {
+		size_t len = strcspn(text, "\n") + 1;
+
+		if (!find_line(other, text, len))
+			return text;
+		text += len - (text[len - 1] == 0);
+	}
+	return NULL;
+}
+
+/* For a message. */
+static int line_len(const char *line)
+{
+	return (int)min_u64(strcspn(line, "\n"), 150);
+}
+
+/* Says in what. */
 static int differs(const char *was, const char *is, struct err *err)
 {
-	int was_len, is_len;
+	const char *now = first_other(is, was), *gone = first_other(was, is), *before;
 
-	for (;; was += was_len + (was[was_len] != 0), is += is_len + (is[is_len] != 0)) {
-		was_len = (int)strcspn(was, "\n");
-		is_len = (int)strcspn(is, "\n");
-		if (was_len != is_len || memcmp(was, is, (size_t)was_len) != 0)
-			break;
+	if (now) {
+		before = find_line(was, now, strcspn(now, ":"));
+		before = before ? before : "nothing of the kind";
+		return err_set(err, EINVAL, "it was begun with \"%.*s\", now it is \"%.*s\"",
+			       line_len(before), before, line_len(now), now);
 	}
-	return err_set(err, EINVAL, "it was begun with \"%.*s\", now it is \"%.*s\"",
-		       was_len < 150 ? was_len : 150, was, is_len < 150 ? is_len : 150, is);
+	if (gone)
+		return err_set(err, EINVAL, "it was begun with \"%.*s\", now it is without",
+			       line_len(gone), gone);
+	return err_set(err, EINVAL, "it was begun with sources or options in another order");
 }
 
 /* 1: it is ours; 0: there is nothing. */
