@@ -4,6 +4,7 @@
 
 #include <errno.h>
 #include <inttypes.h>
+#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -15,89 +16,118 @@
 
 /* ---- what it is a conversion of ---- */
 
-/* A name can hold anything, a line of the journal cannot. */
-static void put_name(FILE *f, const char *name)
+/* A text that grows. */
+struct text {
+	char *p; /* owned; NULL: nothing yet */
+	size_t len;
+	bool failed; /* no memory */
+};
+
+__attribute__((format(printf, 2, 3))) static void add(struct text *t, const char *fmt, ...)
 {
-	for (const unsigned char *p = (const unsigned char *)name; *p; p++) {
-		if (*p < 0x20 || *p == 0x7f || *p == '\\')
-			fprintf(f, "\\x%02x", *p);
-		else
-			fputc(*p, f);
+	CLEANUP_FREE char *more = NULL;
+	va_list ap;
+	char *p;
+	int n;
+
+	va_start(ap, fmt);
+	n = vasprintf(&more, fmt, ap);
+	va_end(ap);
+	if (n < 0)
+		more = NULL;
+	p = n < 0 ? NULL : realloc(t->p, t->len + (size_t)n + 1);
+	if (!p) {
+		t->failed = true;
+		return;
+	}
+	memcpy(p + t->len, more, (size_t)n + 1);
+	t->p = p;
+	t->len += (size_t)n;
+}
+
+/* A name can hold anything, a line of the journal cannot. */
+static void add_name(struct text *t, const char *name)
+{
+	while (*name) {
+		int plain = 0;
+
+		while ((unsigned char)name[plain] >= 0x20 && name[plain] != 0x7f &&
+		       name[plain] != '\\')
+			plain++;
+		add(t, "%.*s", plain, name);
+		name += plain;
+		if (*name)
+			add(t, "\\x%02x", (unsigned char)*name++);
 	}
 }
 
-static void put_text(FILE *f, const char *key, const char *value)
+static void add_line(struct text *t, const char *key, const char *value)
 {
-	fprintf(f, "%s: ", key);
-	put_name(f, value ? value : "none");
-	fputc('\n', f);
+	add(t, "%s: ", key);
+	add_name(t, value ? value : "none");
+	add(t, "\n");
 }
 
 /* A device has no time at which its content changed: the comparison must do. */
-static void put_file(FILE *f, const char *key, struct io *io, const char *format)
+static void add_file(struct text *t, const char *key, struct io *io, const char *format)
 {
 	struct stat st;
 
-	fprintf(f, "%s: ", key);
-	put_name(f, io->name);
-	fprintf(f, ", %s, %" PRIu64 " bytes", format, io_size(io));
+	add(t, "%s: ", key);
+	add_name(t, io->name);
+	add(t, ", %s, %" PRIu64 " bytes", format, io_size(io));
 	if (io_is_file(io) && fstat(file_fd(io), &st) == 0 && S_ISREG(st.st_mode))
-		fprintf(f, ", modified %" PRId64 ".%09ld, inode %" PRIu64, (int64_t)st.st_mtime,
-			st.st_mtim.tv_nsec, (uint64_t)st.st_ino);
-	fputc('\n', f);
+		add(t, ", modified %" PRId64 ".%09ld, inode %" PRIu64, (int64_t)st.st_mtime,
+		    st.st_mtim.tv_nsec, (uint64_t)st.st_ino);
+	add(t, "\n");
 }
 
-static void put_sources(FILE *f, const struct convert_request *req)
+static void add_sources(struct text *t, const struct convert_request *req)
 {
 	for (unsigned i = 0; i < req->n_src; i++) {
-		fprintf(f, "disk: %" PRIu64 " bytes\n", io_size(&req->src[i]->io));
+		add(t, "disk: %" PRIu64 " bytes\n", io_size(&req->src[i]->io));
 		for (struct img *img = req->src[i]; img; img = img->backing) {
 			struct io *file = img_bottom(img);
 			const char *key = img == req->src[i] ? "source" : "backing file";
 
-			put_file(f, key, file ? file : img->file, img->fmt->name);
+			add_file(t, key, file ? file : img->file, img->fmt->name);
 			if (img->data != img->file)
-				put_file(f, "data file", img->data, "raw");
+				add_file(t, "data file", img->data, "raw");
 		}
 	}
-	put_text(f, "snapshot", req->view);
+	add_line(t, "snapshot", req->view);
 	if (req->part)
-		fprintf(f, "part: %" PRIu64 " bytes at %" PRIu64 "\n", req->length, req->offset);
+		add(t, "part: %" PRIu64 " bytes at %" PRIu64 "\n", req->length, req->offset);
 }
 
 /* How many workers there are, and how fast they may be, changes no byte. */
-static void put_target(FILE *f, const struct convert_request *req, const struct create_plan *plan)
+static void add_target(struct text *t, const struct convert_request *req,
+		       const struct create_plan *plan)
 {
 	const struct copy_args *c = &req->copy;
 
-	put_text(f, "target format", plan->fmt->name);
+	add_line(t, "target format", plan->fmt->name);
 	for (unsigned i = 0; i < plan->all.n; i++) {
-		fprintf(f, "option %s", plan->all.v[i].name);
-		put_text(f, "", plan->all.v[i].value);
+		add(t, "option ");
+		add_line(t, plan->all.v[i].name, plan->all.v[i].value);
 	}
-	fprintf(f, "sparse: %" PRIu64 "\n", c->sparse);
-	fprintf(f, "compression: %s, level %d, %s window\n", c->compress ? "on" : "off", c->level,
-		c->narrow ? "narrow" : "wide");
-	fprintf(f, "offload: %s\n", c->offload ? "on" : "off");
-	fprintf(f, "bitmaps: %s\n",
-		!req->bitmaps              ? "no"
-		: req->skip_broken_bitmaps ? "but for broken ones"
-					   : "all");
+	add(t, "sparse: %" PRIu64 "\n", c->sparse);
+	add(t, "compression: %s, level %d, %s window\n", c->compress ? "on" : "off", c->level,
+	    c->narrow ? "narrow" : "wide");
+	add(t, "offload: %s\n", c->offload ? "on" : "off");
+	add(t, "bitmaps: %s, %s\n", req->bitmaps ? "yes" : "no",
+	    req->skip_broken_bitmaps ? "not broken ones" : "all");
 }
 
 static int identify(const struct convert_request *req, const struct create_plan *plan, char **out,
 		    struct err *err)
 {
-	size_t len;
-	FILE *f = open_memstream(out, &len);
+	struct text t = {0};
 
-	if (f) {
-		put_sources(f, req);
-		put_target(f, req, plan);
-	}
-	if (f && fclose(f) == 0)
-		return 0;
-	return err_nomem(err, 0, "a journal");
+	add_sources(&t, req);
+	add_target(&t, req, plan);
+	*out = t.p;
+	return t.failed ? err_nomem(err, t.len, "a journal") : 0;
 }
 
 /* ---- what cannot be ---- */
