@@ -99,6 +99,20 @@ static int compare_gap(struct copy *copy, const unsigned char *data, uint64_t of
 	return differs(copy, off, err);
 }
 
+/* As copy_write.c did when it wrote this part of a run. */
+static void note_holes(struct copy *copy, const unsigned char *data, uint64_t off, uint64_t len)
+{
+	if (!copy->skip_zeros || copy->unit <= copy->granule)
+		return;
+	for (size_t at = 0, n; at < len; at += n) {
+		bool zero;
+
+		n = copy_same(copy, data, at, len, &zero);
+		if (zero)
+			copy_note_hole(copy, off + at, n);
+	}
+}
+
 /* Source and target at [off, end), whole units. */
 static int compare_runs(struct worker *w, const unsigned char *data, uint64_t off, uint64_t end,
 			struct err *err)
@@ -116,6 +130,8 @@ static int compare_runs(struct worker *w, const unsigned char *data, uint64_t of
 		if (r == 0 && start < stop)
 			r = compare_part(w, run, data ? data + (start - off) : NULL, start,
 					 stop - start, err);
+		if (r == 0 && start < stop && data && run->kind == RUN_DATA)
+			note_holes(w->copy, data + (start - off), start, stop - start);
 		if (start < stop)
 			atomic_fetch_add(&kept->checked, stop - start);
 		at = max_u64(stop, start);

@@ -124,8 +124,13 @@ static void assert_equal(struct io *file, struct io *one, const char *what, uint
 	uint64_t len, len_one;
 	unsigned char *a = disk_bytes(file, &len), *b = disk_bytes(one, &len_one);
 
-	if (len != len_one || memcmp(a, b, len) != 0)
-		fail_msg("%s %llu: not the bytes of one run", what, (unsigned long long)n);
+	for (uint64_t at = 0; at < min_u64(len, len_one); at++)
+		if (a[at] != b[at])
+			fail_msg("%s %llu: byte %llu is not that of one run", what,
+				 (unsigned long long)n, (unsigned long long)at);
+	if (len != len_one)
+		fail_msg("%s %llu: %llu bytes, in one run %llu", what, (unsigned long long)n,
+			 (unsigned long long)len, (unsigned long long)len_one);
 	free(a);
 	free(b);
 }
