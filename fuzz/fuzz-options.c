@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 /*
- * Text that people type or that stands in images: sizes, option lists, names of backing files.
+ * Text that people type or that stands in images: sizes, option lists, names of backing files,
+ * block-driver descriptions in both forms.
  * Input: what it is, then the text.
  */
 #include <stdlib.h>
@@ -10,6 +11,7 @@
 #include "base/opt.h"
 #include "base/size.h"
 #include "formats/qcow2/build.h"
+#include "image/describe.h"
 #include "image/img.h"
 #include "input.h"
 
@@ -69,9 +71,41 @@ static void names(const char *text)
 	free(path);
 }
 
+static void description(int r, struct node *node, const struct err *err)
+{
+	char *name;
+
+	if (r < 0) {
+		require(err->msg[0] && !node);
+		return;
+	}
+	name = describe_as_name(node);
+	require(name);
+	free(name);
+	node_free(node);
+}
+
+static void lists(const char *text)
+{
+	struct node *node = NULL;
+	struct err err = {0};
+	int r = describe_list(text, &node, &err);
+
+	description(r, node, &err);
+}
+
+static void jsons(const char *text)
+{
+	struct node *node = NULL;
+	struct err err = {0};
+	int r = describe_json(text, &node, &err);
+
+	description(r, node, &err);
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
-	static void (*const what[])(const char *) = {sizes, options, names};
+	static void (*const what[])(const char *) = {sizes, options, names, lists, jsons};
 	struct input in = {data, size};
 	uint8_t kind = input_u8(&in) % ARRAY_LEN(what);
 	char text[600];

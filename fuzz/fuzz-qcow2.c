@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 /*
- * A qcow2 file of any content: open, info, check, map, read, the snapshots; then on copies a repair,
- * after which nothing may be found any more if it said so, and changes of all kinds.
+ * A qcow2 file of any content: open, info, check, map, read, the snapshots and bitmaps; then on copies a
+ * repair, after which nothing may be found any more if it said so, and changes of all kinds. An external
+ * data file that it names is an empty one, and a small one.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -12,10 +13,23 @@
 #include "formats/qcow2/header.h"
 #include "image/img.h"
 #include "input.h"
+#include "ops/bitmap.h"
 
 #define MAX_EXTENTS 2000
 #define MAX_READ    (256 * KiB)
 #define MAX_VIEWS   4
+#define MAX_BITMAPS 4
+
+static void give_data(struct img *img)
+{
+	struct io *data;
+
+	if (!img->data_name)
+		return;
+	data = input_file("data", 4, "fuzz.data");
+	if (img_set_data_file(img, data, NULL) < 0)
+		io_close(data);
+}
 
 /* Opens a borrowed file; NULL: refused, and with a text. */
 static struct img *open_image(struct io *file, unsigned flags)
@@ -24,8 +38,10 @@ static struct img *open_image(struct io *file, unsigned flags)
 	struct err err = {0};
 	struct img *img;
 
-	if (img_open_io(io, "qcow2", flags, NULL, &img, &err) == 0)
+	if (img_open_io(io, "qcow2", flags, NULL, &img, &err) == 0) {
+		give_data(img);
 		return img;
+	}
 	require(err.msg[0]);
 	io_close(io);
 	return NULL;
@@ -82,6 +98,24 @@ static void view_snapshots(struct io *file, unsigned n)
 	}
 }
 
+static void look_at_bitmaps(struct img *img)
+{
+	struct err err = {0};
+	uint64_t bytes;
+	unsigned n;
+
+	if (img_bitmaps(img, &n, &err) < 0)
+		require(err.msg[0]);
+	for (unsigned i = 0; i < n && i < MAX_BITMAPS; i++) {
+		struct bitmap b;
+
+		img_bitmap_get(img, i, &b);
+		require(b.name[0] && b.granularity >= 512);
+		if (bitmap_count(img, i, &bytes, &err) == 0)
+			require(bytes <= io_size(&img->io));
+	}
+}
+
 static void read_image(struct io *file)
 {
 	struct img *img = open_image(file, 0);
@@ -91,6 +125,7 @@ static void read_image(struct io *file)
 		return;
 	show_info(img);
 	walk(img);
+	look_at_bitmaps(img);
 	img_snapshots(img, &n);
 	io_close(&img->io);
 	view_snapshots(file, n);
@@ -134,6 +169,37 @@ static void repair(struct io *file)
 
 /* ---- changing ---- */
 
+static void change_bitmaps(struct img *img)
+{
+	char old[BITMAP_NAME_MAX + 1] = "";
+	struct bitmap b;
+	unsigned n;
+
+	if (img_bitmaps(img, &n, NULL) < 0)
+		return;
+	if (n) {
+		img_bitmap_get(img, 0, &b);
+		memcpy(old, b.name, strlen(b.name) + 1);
+	}
+	bitmap_add(img, "new", 512, true, NULL);
+	if (n) {
+		bitmap_enable(img, old, true, NULL);
+		bitmap_merge(img, "new", img, old, NULL);
+		bitmap_clear(img, old, NULL);
+	}
+}
+
+static void amend(struct img *img, const char *text)
+{
+	struct opts opts = {0};
+	struct err err = {0};
+
+	require(opts_parse(&opts, text, NULL) == 0);
+	if (img_amend(img, &opts, AMEND_SHRINK, NULL, &err) < 0)
+		require(err.msg[0]);
+	opts_free(&opts);
+}
+
 static void change(struct io *file)
 {
 	struct img *img = open_image(file, IMG_RDWR);
@@ -143,6 +209,7 @@ static void change(struct io *file)
 
 	if (!img)
 		return;
+	change_bitmaps(img);
 	size = io_size(&img->io);
 	memset(buf, 0x5a, sizeof(buf));
 	for (uint64_t at = 0; at < size && at < 40 * KiB; at += 9 * KiB)
@@ -160,6 +227,9 @@ static void change(struct io *file)
 	if (io_size(&img->io) < 1 * GiB)
 		img_resize(img, round_up(io_size(&img->io) + 64 * KiB, 512), PREALLOC_OFF, NULL);
 	img_resize(img, 8 * KiB, PREALLOC_OFF, NULL);
+	amend(img, "compat=1.1,refcount_bits=64,lazy_refcounts=on,size=16k");
+	bitmap_remove(img, "new", NULL);
+	amend(img, "compat=0.10,refcount_bits=16,lazy_refcounts=off");
 	io_close(&img->io);
 }
 

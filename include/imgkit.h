@@ -11,8 +11,8 @@
  *             the function named there. Strings inside an image are borrowed until it is closed or
  *             changed. Arguments are only read during the call.
  *   Threads   One image may be read, written, zeroed, discarded, flushed and mapped by several
- *             threads at once; that is how it is fast. Resize and snapshot calls wait for those
- *             and exclude them. Close must be the last call.
+ *             threads at once; that is how it is fast. Resize, snapshot and bitmap calls wait for
+ *             those and exclude them. Close must be the last call.
  *   Options   Structs that end in _opts start with their own size: zero them and set it, or use
  *             IMGKIT_OPTS. Programs built with an older header keep working: what they do not
  *             know of is zero, and zero always means the default.
@@ -72,6 +72,7 @@ enum imgkit_format_caps {
 	IMGKIT_CAN_COMPRESS = 1 << 3, /* convert can compress */
 	IMGKIT_CAN_CHECK = 1 << 4,
 	IMGKIT_CAN_SNAPSHOT = 1 << 5, /* images can hold internal snapshots */
+	IMGKIT_CAN_BITMAP = 1 << 6,   /* images can hold persistent dirty bitmaps */
 };
 
 /* Name of the n-th format ("qcow2", "raw", ...), counted from 0; NULL past the last. */
@@ -101,6 +102,11 @@ struct imgkit_open_opts {
 	unsigned flags;       /* IMGKIT_RDWR ... */
 	unsigned max_depth;   /* files in the backing chain; 0: 64 */
 	const char *snapshot; /* open this internal snapshot (id or name), read-only */
+	/*
+	 * External data files that may be opened though they are not in or below the image's own
+	 * directory: paths, up to a NULL. NULL: none.
+	 */
+	const char *const *external;
 };
 
 /*
@@ -219,7 +225,27 @@ struct imgkit_info {
 	const char *format;
 	const char *backing;        /* as stored in the image; NULL: none */
 	const char *backing_format; /* as stored; NULL: none, or not stored */
+	const char *data_file;      /* name of the external data file, as stored; NULL: none */
 };
+
+/*
+ * What of a stretch of the disk is stored where, in bytes; they add up to its length. For pictures.
+ */
+struct imgkit_cell {
+	uint64_t data, compressed; /* stored in the image */
+	uint64_t backing;          /* stored in the files behind it */
+	uint64_t zero;             /* recorded, or known, as zeros */
+	uint64_t hole;             /* stored nowhere: reads as zeros */
+};
+
+/*
+ * Divides [off, off+len), cut to the disk's end, into at most *n equal stretches of whole sectors (512;
+ * the last one may be shorter), and sums up each. *n becomes their number, *per_cell their length in
+ * bytes. cell_size: sizeof(struct imgkit_cell), the distance of two of them in cells.
+ */
+IMGKIT_API int imgkit_map_cells(struct imgkit_image *image, uint64_t off, uint64_t len,
+				struct imgkit_cell *cells, size_t cell_size, unsigned *n,
+				uint64_t *per_cell, struct imgkit_err *err);
 
 /* Strings are borrowed from the image. info_size: sizeof(struct imgkit_info). */
 IMGKIT_API int imgkit_info(struct imgkit_image *image, struct imgkit_info *info, size_t info_size,
@@ -243,6 +269,10 @@ enum imgkit_convert_flags {
 	IMGKIT_CONVERT_IN_PLACE = 1 << 2,    /* target exists already: write into it */
 	IMGKIT_CONVERT_TARGET_ZERO = 1 << 3, /* with IN_PLACE: it reads as zeros all over */
 	IMGKIT_CONVERT_SALVAGE = 1 << 4,     /* read errors become zeros */
+	IMGKIT_CONVERT_BITMAPS = 1 << 5,     /* the dirty bitmaps as well */
+	/* With BITMAPS: those that are inconsistent are left out; without it they are -ESTALE. */
+	IMGKIT_CONVERT_SKIP_BROKEN_BITMAPS = 1 << 6,
+	IMGKIT_CONVERT_SNAPSHOTS = 1 << 7, /* all internal snapshots as well */
 };
 
 struct imgkit_convert_opts {
@@ -257,6 +287,7 @@ struct imgkit_convert_opts {
 	const char *backing_format; /* ... data where the source has none of its own */
 	uint64_t rate;              /* bytes per second; 0: no limit */
 	uint64_t sparse; /* shortest run of zeros that becomes a hole; 0: 4096, UINT64_MAX: none */
+	const char *const *external; /* as in imgkit_open_opts, of the source */
 };
 
 /*
@@ -266,6 +297,67 @@ struct imgkit_convert_opts {
 IMGKIT_API int imgkit_convert(const char *source, const char *target, const char *format,
 			      const struct imgkit_convert_opts *opts, struct imgkit_job *job,
 			      struct imgkit_err *err);
+
+enum imgkit_commit_flags {
+	IMGKIT_COMMIT_KEEP = 1 << 0, /* do not empty the image afterwards */
+	/* Empty it even if it has internal snapshots, which then see what was committed. */
+	IMGKIT_COMMIT_CHANGE_SNAPSHOTS = 1 << 1,
+};
+
+struct imgkit_commit_opts {
+	size_t struct_size;
+	unsigned flags;      /* IMGKIT_COMMIT_... */
+	unsigned open_flags; /* for the chain: IMGKIT_UNSAFE, DIRECT, SYNC */
+	unsigned workers;    /* threads; 0: the number of CPUs */
+	const char *format;  /* of the image; NULL: found out */
+	/*
+	 * Image of the chain to commit to, by its name in it; NULL: the backing file. What lies between
+	 * that and the image is stale afterwards, so a name implies IMGKIT_COMMIT_KEEP.
+	 */
+	const char *base;
+	uint64_t rate;               /* bytes per second; 0: no limit */
+	const char *const *external; /* as in imgkit_open_opts */
+};
+
+/*
+ * Writes what the image at path holds into its backing file, which grows if it is smaller, and empties
+ * the image. What is read through the image never changes, whatever happens. Both are on stable
+ * storage on return. opts may be NULL. -EINVAL: no backing file. -ENOENT: base is not in the chain.
+ * -EPERM: the image has snapshots. -ECANCELED, what opening can fail with.
+ */
+IMGKIT_API int imgkit_commit(const char *path, const struct imgkit_commit_opts *opts,
+			     struct imgkit_job *job, struct imgkit_err *err);
+
+enum imgkit_rebase_flags {
+	IMGKIT_REBASE_UNSAFE = 1 << 0,   /* change the name only: the content has to be the same */
+	IMGKIT_REBASE_COMPRESS = 1 << 1, /* compress what is copied into the image */
+	/* Then drop what the image holds just as the new backing file does. */
+	IMGKIT_REBASE_DROP_EQUAL = 1 << 2,
+	/* Go on though internal snapshots see another backing file afterwards. */
+	IMGKIT_REBASE_CHANGE_SNAPSHOTS = 1 << 3,
+};
+
+struct imgkit_rebase_opts {
+	size_t struct_size;
+	unsigned flags;              /* IMGKIT_REBASE_... */
+	unsigned open_flags;         /* for the image: IMGKIT_UNSAFE, DIRECT, SYNC */
+	unsigned backing_flags;      /* for the new backing file: IMGKIT_SHARE, UNTRUSTED, DIRECT */
+	unsigned workers;            /* threads; 0: the number of CPUs */
+	const char *format;          /* of the image; NULL: found out */
+	const char *backing;         /* path of the new backing file, to store; NULL: none */
+	const char *backing_format;  /* its format; needed with backing */
+	const char *const *external; /* as in imgkit_open_opts, of the image */
+};
+
+/*
+ * Gives the image at path another backing file. What it reads as stays: where the two backing files
+ * differ, the old one's data is copied into the image first. It is on stable storage on return, and
+ * whenever it stops before, the image is whole with the old backing file. opts may not be NULL.
+ * -ELOOP: the image would be in its own chain. -EPERM: it has snapshots. -ENOSPC: no room for the name.
+ * -ENOTSUP: the format has no backing files. -ECANCELED, what opening can fail with.
+ */
+IMGKIT_API int imgkit_rebase(const char *path, const struct imgkit_rebase_opts *opts,
+			     struct imgkit_job *job, struct imgkit_err *err);
 
 struct imgkit_compare_result {
 	int equal;
@@ -376,6 +468,7 @@ IMGKIT_API int imgkit_dedup(struct imgkit_image *image, const struct imgkit_dedu
 struct imgkit_measure_result {
 	uint64_t required;        /* bytes of file for the data of the source */
 	uint64_t fully_allocated; /* bytes of file when all of the disk has been written to */
+	uint64_t bitmaps;         /* bytes on top of both for the dirty bitmaps of the source */
 };
 
 /*
@@ -412,6 +505,55 @@ IMGKIT_API int imgkit_snapshot_apply(struct imgkit_image *image, const char *id_
 				     struct imgkit_err *err);
 IMGKIT_API int imgkit_snapshot_remove(struct imgkit_image *image, const char *id_or_name,
 				      struct imgkit_err *err);
+
+/* ---- persistent dirty bitmaps: what was written since they were cleared ---- */
+
+struct imgkit_bitmap {
+	const char *name;     /* borrowed until the bitmaps change */
+	uint64_t granularity; /* bytes of the disk for a bit */
+	uint64_t size;        /* bytes of the disk that it covers */
+	int enabled;          /* follows what is written */
+	int inconsistent;     /* its writer died: it can only be removed */
+};
+
+/* -ENOENT past the last one; n counts from 0. bitmap_size: sizeof(struct imgkit_bitmap). */
+IMGKIT_API int imgkit_bitmap_get(struct imgkit_image *image, unsigned n,
+				 struct imgkit_bitmap *bitmap, size_t bitmap_size,
+				 struct imgkit_err *err);
+
+enum imgkit_bitmap_flags {
+	IMGKIT_BITMAP_DISABLED = 1 << 0, /* it does not follow what is written */
+};
+
+/*
+ * The image must be open for writing. What these did is on stable storage on return. -ENOENT: no such
+ * bitmap. -EEXIST. -ENOTSUP: the image cannot have bitmaps. -ESTALE: this one is inconsistent. -EINVAL.
+ * granularity: a power of two from 512 to 2 GiB; 0: the cluster size, between 4 KiB and 64 KiB.
+ */
+IMGKIT_API int imgkit_bitmap_add(struct imgkit_image *image, const char *name, uint64_t granularity,
+				 unsigned flags, struct imgkit_err *err);
+IMGKIT_API int imgkit_bitmap_remove(struct imgkit_image *image, const char *name,
+				    struct imgkit_err *err);
+/* Nothing counts as written. */
+IMGKIT_API int imgkit_bitmap_clear(struct imgkit_image *image, const char *name,
+				   struct imgkit_err *err);
+/* enable 0: it stays as it is from now on. */
+IMGKIT_API int imgkit_bitmap_enable(struct imgkit_image *image, const char *name, int enable,
+				    struct imgkit_err *err);
+/* Adds what the bitmap source_name of source (which may be image) has. Both cover the same size. */
+IMGKIT_API int imgkit_bitmap_merge(struct imgkit_image *image, const char *name,
+				   struct imgkit_image *source, const char *source_name,
+				   struct imgkit_err *err);
+
+/*
+ * Calls run for each stretch of the disk that the bitmap has as written, in order; [off, off+len) is
+ * in bytes. run may read the image, but not change it or its bitmaps. When it returns something else
+ * than 0, that ends the walk and is the result, and *err stays as it is. -ESTALE: the bitmap is
+ * inconsistent.
+ */
+IMGKIT_API int imgkit_bitmap_each(struct imgkit_image *image, const char *name,
+				  int (*run)(void *ctx, uint64_t off, uint64_t len), void *ctx,
+				  struct imgkit_err *err);
 
 #ifdef __cplusplus
 }

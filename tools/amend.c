@@ -75,8 +75,10 @@ static int amend_image(const struct cli *cli, const struct amend_cmd *c, struct 
 	p = progress_start(cli, c->progress, "amend", &job);
 	r = amend(img, &c->opts, c->flags, &job, &err);
 	sig = progress_stop(p, r == 0);
-	if (r < 0 && sig)
+	if (r < 0 && sig) {
+		img_settle(img, NULL); /* before we die: clusters would leak, bitmaps be void */
 		return cli_interrupted(cli, sig);
+	}
 	if (r < 0)
 		return cli_error(cli, "%s", err.msg);
 	return cli_finish_output(cli, 0);

@@ -16,6 +16,7 @@ static const struct cmd_opt options[] = {
 	{'d', "depth", "N", "requests in flight at the same time (64)"},
 	{'f', "format", "FMT", "format of the image (default: found out from its content)"},
 	CLI_OPT_IMAGE_OPTS,
+	CLI_OPT_OBJECT,
 	{FLUSH_INTERVAL, "flush-interval", "N", "with -w: flush after every N requests"},
 	{'i', "aio", "AIO", "how requests are made: threads; native and io_uring are refused"},
 	{'n', "native", NULL, "the same as -i native"},
@@ -104,8 +105,10 @@ static int bench(const struct cli *cli, const struct bench_cmd *c, struct img *i
 	progress = progress_start(cli, PROGRESS_NONE, "bench", &job);
 	r = bench_run(&img->io, &c->bench, &res, &job, &err);
 	sig = progress_stop(progress, r == 0);
-	if (r < 0 && sig)
+	if (r < 0 && sig) {
+		img_settle(img, NULL); /* before we die: clusters would leak, bitmaps be void */
 		return cli_interrupted(cli, sig);
+	}
 	if (r == 0 && c->bench.write)
 		r = img_settle(img, &err);
 	return r < 0 ? failed(cli, r, &err) : print_result(cli, c, &res);
@@ -125,13 +128,14 @@ static bool parse_number(const struct cli *cli, const char *what, uint64_t max, 
 	return false;
 }
 
-static bool parse_bytes(const struct cli *cli, const char *what, uint64_t *out)
+static bool parse_bytes(const struct cli *cli, const char *what, uint64_t min, uint64_t *out)
 {
 	if (!cli_size(cli, what, cli->arg, out))
 		return false;
-	if (*out <= INT32_MAX)
+	if (*out >= min && *out <= INT32_MAX)
 		return true;
-	cli_error(cli, "Invalid %s specified. Must be between 0 and %" PRId32 ".", what, INT32_MAX);
+	cli_error(cli, "Invalid %s specified. Must be between %" PRIu64 " and %" PRId32 ".", what,
+		  min, INT32_MAX);
 	return false;
 }
 
@@ -184,12 +188,12 @@ static bool take(struct cli *cli, struct bench_cmd *c, int id)
 		c->bench.pattern = (unsigned char)n;
 		break;
 	case 's':
-		ok = parse_bytes(cli, "buffer size", &n);
+		ok = parse_bytes(cli, "buffer size", cli->peer ? 0 : 1, &n);
 		c->bench.size = n;
 		break;
 	case 'S':
 		c->step_given = true;
-		return parse_bytes(cli, "step_size", &c->step);
+		return parse_bytes(cli, "step_size", 0, &c->step);
 	case 't':
 		ok = cli_cache(cli, cli->arg, &c->open.flags);
 		break;

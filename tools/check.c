@@ -265,7 +265,7 @@ static int run(struct cli *cli)
 			ok = progress_parse(cli, cli->arg, &c.progress);
 			break;
 		case 'T':
-			ok = cli_cache(cli, cli->arg, &c.open.flags);
+			ok = cli_source_cache(cli, cli->arg, &c.open.flags);
 			break;
 		case 'U':
 			c.open.flags |= IMG_SHARE;

@@ -7,12 +7,14 @@
 #include "cli.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <inttypes.h>
 #include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "base/bytes.h"
 #include "base/cleanup.h"
@@ -20,6 +22,32 @@
 #include "base/size.h"
 #include "image/describe.h"
 #include "ops/snapshot.h"
+
+/* ---- the process ---- */
+
+bool cli_begin(const struct cli *cli)
+{
+	/* A closed pipe is a write error with a message, not a silent death in mid-write. */
+	signal(SIGPIPE, SIG_IGN);
+	signal(SIGXFSZ, SIG_IGN); /* so is a limit on the size of files */
+
+	/*
+	 * Without a standard stream the first image would take its number, and what is printed would
+	 * go into the image. Opened the wrong way round, so that using it is the error that it was;
+	 * the peer does not mind.
+	 */
+	for (int fd = STDIN_FILENO; fd <= STDERR_FILENO; fd++) {
+		int flags = cli->peer ? O_RDWR : fd == STDIN_FILENO ? O_WRONLY : O_RDONLY;
+
+		if (fcntl(fd, F_GETFD) >= 0)
+			continue;
+		if (open("/dev/null", flags) != fd) {
+			cli_error(cli, "A standard stream is closed, and /dev/null is not there");
+			return false;
+		}
+	}
+	return true;
+}
 
 /* ---- text ---- */
 
@@ -55,7 +83,7 @@ static bool begins_line(const char *text)
 		"Could not open backing image.", /* ops/create.c */
 		"Detected format of ",
 		"This option is only supported for", /* ops/amend.c */
-		"You can use 'qemu-img rebase'",     /* qcow2/amend.c */
+		"You can use 'img rebase'",          /* qcow2/amend.c */
 	};
 
 	for (unsigned i = 0; i < ARRAY_LEN(lines); i++) {
@@ -86,9 +114,32 @@ static void escape(const char *text, char *out, bool newlines)
 	*out = '\0';
 }
 
+/* The advice of the library names our commands; who called qemu-img is told of that. */
+static char *as_peer(const char *text)
+{
+	static const char *const advice[] = {
+		"img rebase' instead",   /* qcow2/amend.c */
+		"img check -r all",      /* qcow2/check_meta.c */
+		"img amend to increase", /* qcow2/check.c */
+		"img convert to create",
+	};
+	/* Each takes 5 bytes more, and is longer than that. */
+	char *out = malloc(2 * strlen(text) + 1), *p = out;
+
+	for (const char *s = text; out && *s; *p++ = *s++) {
+		for (unsigned i = 0; i < ARRAY_LEN(advice); i++)
+			if (strncmp(s, advice[i], strlen(advice[i])) == 0 &&
+			    (s == text || s[-1] == ' ' || s[-1] == '\''))
+				p = stpcpy(p, "qemu-");
+	}
+	if (out)
+		*p = '\0';
+	return out;
+}
+
 static char *clean(const struct cli *cli, const char *text, bool newlines)
 {
-	char *out = cli->peer ? strdup(text) : malloc(4 * strlen(text) + 1);
+	char *out = cli->peer ? as_peer(text) : malloc(4 * strlen(text) + 1);
 
 	if (out && !cli->peer)
 		escape(text, out, newlines);
@@ -128,6 +179,16 @@ int cli_error(const struct cli *cli, const char *fmt, ...)
 	return 1;
 }
 
+int cli_note(const struct cli *cli, const char *fmt, ...)
+{
+	va_list ap;
+
+	va_start(ap, fmt);
+	message(cli, "", fmt, ap);
+	va_end(ap);
+	return 0;
+}
+
 int cli_warn(const struct cli *cli, const char *fmt, ...)
 {
 	va_list ap;
@@ -155,10 +216,15 @@ int cli_usage(const struct cli *cli, const char *fmt, ...)
 
 int cli_finish_output(const struct cli *cli, int code)
 {
-	/* close() is where a file system may report what write() could not */
-	if (ferror(stdout) || fflush(stdout) != 0) {
-		int e = errno;
+	bool failed = ferror(stdout);
+	int e = errno;
 
+	/* close() is where a file system may report what write() could not */
+	if (fflush(stdout) != 0) {
+		failed = true;
+		e = errno;
+	}
+	if (failed) {
 		clearerr(stdout);
 		return cli_error(cli, "Could not write to standard output: %s", strerror(e));
 	}
@@ -560,6 +626,10 @@ bool cli_open_args(const struct cli *cli, struct img_open_args *args)
 {
 	if (cli->image_opts && args->format) {
 		cli_error(cli, "--image-opts and --format are mutually exclusive");
+		return false;
+	}
+	if (!*args->path && !cli->image_opts) {
+		cli_error(cli, "Could not open '': The 'file' block driver requires a file name");
 		return false;
 	}
 	args->flags |= cli->image_opts ? IMG_IMAGE_OPTS : IMG_USER_NAME;

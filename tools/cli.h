@@ -78,6 +78,9 @@ struct cli {
 	int pending_exit;
 };
 
+/* What a program does first: signals and standard streams. False: it said why it cannot go on. */
+bool cli_begin(const struct cli *cli);
+
 /*
  * The next option's id, CLI_ARG for a positional argument (in cli->arg; options and arguments may
  * be mixed, "--" ends options), CLI_END, or CLI_EXIT: something was printed (an error, or --help)
@@ -90,6 +93,8 @@ int cli_exit_code(const struct cli *cli);
 /* "PROG: text" on stderr. Return 1, so that `return cli_error(…)` reads well. */
 int cli_error(const struct cli *cli, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 int cli_warn(const struct cli *cli, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+/* The same for what is no fault, and not the result either. */
+int cli_note(const struct cli *cli, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 /* A wrong command line: the text, then "Try 'PROG CMD --help' for more information". Returns 1. */
 int cli_usage(const struct cli *cli, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 

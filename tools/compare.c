@@ -41,7 +41,7 @@ static bool set_flags(struct cli *cli, struct compare_cmd *c, int id)
 {
 	unsigned flags = c->open[0].flags;
 
-	if (id == 'T' && !cli_cache(cli, cli->arg, &flags))
+	if (id == 'T' && !cli_source_cache(cli, cli->arg, &flags))
 		return false;
 	if (id == 'U')
 		flags |= IMG_SHARE;

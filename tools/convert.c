@@ -22,8 +22,10 @@ enum {
 	LEVEL,
 	OUTPUT,
 	PROGRESS,
+	RESUME,
 	SALVAGE,
 	SKIP_BROKEN,
+	SNAPSHOTS,
 	TARGET_IMAGE_OPTS,
 	TARGET_IS_ZERO,
 	UNTRUSTED,
@@ -46,6 +48,7 @@ static const struct cmd_opt options[] = {
 	{'B', NULL, "FILE", "the same as -b"},
 	{'F', "target-backing-format", "FMT", "format of the target's backing file"},
 	{'l', "snapshot", "SNAPSHOT", "copy an internal snapshot of the source (id or name)"},
+	{SNAPSHOTS, "snapshots", NULL, "copy all internal snapshots of the source, too"},
 	{BITMAPS, "bitmaps", NULL, "copy the persistent bitmaps of the source, too"},
 	{SKIP_BROKEN, "skip-broken-bitmaps", NULL, "with --bitmaps: but for inconsistent ones"},
 	{'S', "sparse-size", "SIZE", "shortest run of zeros that becomes a hole (4k; 0: none)"},
@@ -55,8 +58,9 @@ static const struct cmd_opt options[] = {
 	{OUTPUT, "output", "FILE",
 	 "the target, instead of the last argument; '-': standard output"},
 	{'m', "parallel", "N", "number of threads (default: one per CPU)"},
-	{'W', "oob", NULL, "place data as it comes; the target may differ from run to run"},
+	{'W', "oob-writes", NULL, "place data as it comes; the target may differ from run to run"},
 	{'C', "copy-range-offloading", NULL, "let the kernel copy or share blocks"},
+	{RESUME, "resume", NULL, "go on with what an interrupted run with --resume left"},
 	{'r', "rate-limit", "RATE", "bytes per second at most"},
 	{SALVAGE, "salvage", NULL, "take zeros for what cannot be read, and go on"},
 	{'t', "cache", "CACHE", "of the target: none, writeback, … (default: unsafe)"},
@@ -87,7 +91,7 @@ struct convert_cmd {
 	char **args;
 	unsigned n_args;
 	struct opts opts;
-	bool help, force, in_place, quiet, sparse_given, target_opts;
+	bool help, force, in_place, quiet, sparse_given, target_opts, kept;
 	enum progress_mode progress;
 
 	/* opened */
@@ -235,6 +239,9 @@ static bool parse_option(struct cli *cli, struct convert_cmd *c, int id)
 	case BITMAPS:
 		c->req.bitmaps = true;
 		return true;
+	case SNAPSHOTS:
+		c->req.snapshots = true;
+		return true;
 	case SKIP_BROKEN:
 		c->req.skip_broken_bitmaps = true;
 		return true;
@@ -247,13 +254,16 @@ static bool parse_option(struct cli *cli, struct convert_cmd *c, int id)
 	case FORCE:
 		c->force = true;
 		return true;
+	case RESUME:
+		c->req.resume = true;
+		return true;
 	case OUTPUT:
 		c->output = cli->arg;
 		return true;
 	case 't':
 		return cli_cache(cli, cli->arg, &c->target_flags);
 	case 'T':
-		return cli_cache(cli, cli->arg, &c->source_flags);
+		return cli_source_cache(cli, cli->arg, &c->source_flags);
 	case 'U':
 		c->source_flags |= IMG_SHARE;
 		return true;
@@ -286,12 +296,31 @@ static bool check_offload(const struct cli *cli, const struct convert_cmd *c)
 	return true;
 }
 
+/* Of what can be resumed, every byte has its place, which a second run finds again. */
+static bool check_resume(const struct cli *cli, const struct convert_cmd *c)
+{
+	if (!c->req.resume)
+		return true;
+	if (c->in_place)
+		return conflict(cli, "--resume makes a new target: it cannot be used with -n");
+	if (c->req.snapshots)
+		return conflict(cli,
+				"--resume copies one disk: it cannot be used with --snapshots");
+	if (c->req.copy.unordered)
+		return conflict(cli, "--resume needs data in order: it cannot be used with -W");
+	if (c->req.copy.salvage)
+		return conflict(cli,
+				"--resume compares what is there with the source: it cannot be "
+				"used with --salvage");
+	return true;
+}
+
 /* What does not go together, in the peer's order. */
 static bool validate(const struct cli *cli, struct convert_cmd *c)
 {
 	const struct copy_args *copy = &c->req.copy;
 
-	if (!check_offload(cli, c))
+	if (!check_offload(cli, c) || !check_resume(cli, c))
 		return false;
 	if ((copy->level || copy->narrow) && !copy->compress)
 		return conflict(cli, "--compression-level and --compression-window need -c");
@@ -311,6 +340,10 @@ static bool validate(const struct cli *cli, struct convert_cmd *c)
 		return conflict(cli, "-b has no effect when skipping image creation");
 	if (c->req.bitmaps && c->n_args > 1)
 		return conflict(cli, "Copying bitmaps only possible with single source");
+	if (c->req.snapshots && c->snapshot)
+		return conflict(cli, "--snapshots copies all of them, -l shows one: not both");
+	if (c->req.snapshots && c->n_args > 1)
+		return conflict(cli, "Copying snapshots only possible with single source");
 	if (c->snapshot && c->n_args > 1)
 		return conflict(cli, "No support for concatenating multiple snapshot");
 	if (!format_find(c->req.format)) {
@@ -389,6 +422,9 @@ static bool open_stdin(const struct cli *cli, struct convert_cmd *c)
 				     "from front to back");
 	if (c->snapshot)
 		return conflict(cli, "A pipe as source has no snapshots");
+	if (c->req.resume)
+		return conflict(cli,
+				"A pipe as source cannot be read again: --resume cannot be used");
 	if (stream_open(STDIN_FILENO, "standard input", false, &c->job, &c->in, &err) < 0)
 		return open_failed(cli, "-", &err);
 	c->req.stream = c->in;
@@ -434,13 +470,29 @@ static bool open_sources(const struct cli *cli, struct convert_cmd *c)
 	return c->in || !c->snapshot || cli_view_snapshot(cli, c->src[0], c->snapshot);
 }
 
+/* What copied snapshots may add. */
+static uint64_t snapshot_sizes(const struct convert_cmd *c, struct img *img)
+{
+	unsigned n;
+	const struct snapshot *list = img_snapshots(img, &n);
+	uint64_t size = 0;
+
+	for (unsigned i = 0; c->req.snapshots && i < n; i++) {
+		size += min_u64(list[i].disk_size, UINT64_MAX - size);
+		size += min_u64(list[i].vm_state_size, UINT64_MAX - size);
+	}
+	return size;
+}
+
 /* The kernel limits files, and lets a pipe have anything. */
 static bool fits_output(const struct cli *cli, const struct convert_cmd *c)
 {
 	uint64_t size = 0;
 
-	for (unsigned i = 0; i < c->n_src; i++)
+	for (unsigned i = 0; i < c->n_src; i++) {
 		size += min_u64(io_size(&c->src[i]->io), UINT64_MAX - size);
+		size += min_u64(snapshot_sizes(c, c->src[i]), UINT64_MAX - size);
+	}
 	if (!cli->output_limit || size <= cli->output_limit)
 		return true;
 	cli_error(cli,
@@ -456,6 +508,8 @@ static bool open_stdout(struct cli *cli, struct convert_cmd *c)
 
 	if (c->in_place)
 		return conflict(cli, "-n needs a target that exists, not a stream");
+	if (c->req.resume)
+		return conflict(cli, "--resume needs a target that is a file, not a stream");
 	if (isatty(STDOUT_FILENO))
 		return conflict(cli, "Refusing to write an image to a terminal");
 	cli->stdout_taken = true;
@@ -490,6 +544,14 @@ static bool open_described_target(const struct cli *cli, struct convert_cmd *c)
 	return open_existing_target(cli, c, &args, true);
 }
 
+/* How a target that is there already is replaced. */
+static unsigned target_flags(const struct cli *cli, const struct convert_cmd *c)
+{
+	if (cli->peer && !c->req.resume)
+		return TARGET_IN_PLACE;
+	return cli->peer || c->force ? TARGET_FORCE : 0;
+}
+
 static bool open_target(struct cli *cli, struct convert_cmd *c)
 {
 	struct img_open_args args = {.path = c->output, .format = c->req.format};
@@ -502,7 +564,7 @@ static bool open_target(struct cli *cli, struct convert_cmd *c)
 		c->req.path = cli_new_path(cli, c->output);
 		if (!c->req.path)
 			return false;
-		c->req.target_flags = cli->peer ? TARGET_IN_PLACE : c->force ? TARGET_FORCE : 0;
+		c->req.target_flags = target_flags(cli, c);
 		c->req.target_flags |=
 			c->target_flags & IMG_UNSAFE ? TARGET_UNSAFE : TARGET_DURABLE;
 		if (c->target_flags & IMG_DIRECT)
@@ -530,6 +592,23 @@ static void warn(void *ctx, const char *text)
 	cli_warn(ctx, "%s", text);
 }
 
+/* Also without a display: it is why the rest is done so soon. */
+static void tell_resumed(void *ctx, uint64_t bytes)
+{
+	char size[32];
+
+	cli_note(ctx, "%s of the disk are there already and equal to the source: going on",
+		 size_format(bytes, size, sizeof(size)));
+}
+
+static void tell_kept(const struct cli *cli, const struct convert_cmd *c)
+{
+	if (c->kept && !c->quiet)
+		cli_note(cli,
+			 "What is done is kept in '%s.partial': the same command goes on with it",
+			 c->req.path);
+}
+
 static int convert_opened(struct cli *cli, struct convert_cmd *c)
 {
 	struct progress *progress;
@@ -541,20 +620,33 @@ static int convert_opened(struct cli *cli, struct convert_cmd *c)
 			       (cli->peer ? IMG_NAMED_DEVICES | IMG_PEER_NAMES : 0);
 	if (!c->quiet) {
 		c->req.copy.warn = warn;
+		c->req.copy.resumed = tell_resumed;
 		c->req.copy.warn_ctx = cli;
 	}
+	c->req.view = c->snapshot;
+	c->req.kept = &c->kept;
 	progress = progress_start(cli, c->quiet ? PROGRESS_NONE : c->progress, "convert", &c->job);
 	r = convert(&c->req, &c->job, &err);
 	sig = progress_stop(progress, r == 0);
+	if (r < 0 && !sig)
+		cli_error(cli, "%s", err.msg);
+	tell_kept(cli, c);
 	if (r < 0 && sig)
 		return cli_interrupted(cli, sig);
-	if (r < 0)
-		cli_error(cli, "%s", err.msg);
 	if (r == -ESTALE)
 		fprintf(stderr,
 			"Try --skip-broken-bitmaps, or use '%s bitmap --remove' to delete it\n",
 			cli->prog);
 	return r < 0;
+}
+
+/* What the peer says of the backing file before it looks for that. */
+static bool check_backing(const struct cli *cli, const struct convert_cmd *c)
+{
+	if (c->in_place || !c->req.backing || c->req.backing_format ||
+	    !(format_find(c->req.format)->caps & FMT_BACKING))
+		return true;
+	return conflict(cli, "Use of backing file requires explicit backing format");
 }
 
 static void close_all(struct convert_cmd *c)
@@ -584,7 +676,8 @@ static int run(struct cli *cli)
 		c.req.format = c.target_format ? c.target_format : "raw";
 		if (c.help)
 			code = give_options_help(cli, &c);
-		else if (validate(cli, &c) && open_sources(cli, &c) && open_target(cli, &c))
+		else if (validate(cli, &c) && open_sources(cli, &c) && check_backing(cli, &c) &&
+			 open_target(cli, &c))
 			code = convert_opened(cli, &c);
 	}
 	close_all(&c);

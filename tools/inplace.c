@@ -43,8 +43,10 @@ static int work(const struct cli *cli, const struct inplace *op, const struct in
 	else if (!c->quiet && r == 0)
 		op->human(op->ctx);
 	code = cli_finish_output(cli, code);
-	if (signal)
+	if (signal) {
+		img_settle(img, NULL); /* before we die: clusters would leak, bitmaps be void */
 		return cli_interrupted(cli, signal);
+	}
 	return r < 0 ? cli_error(cli, "%s", err.msg) : code;
 }
 

@@ -5,7 +5,6 @@
  * Start-up does nothing but look up the command: no locale, no threads, no libraries to initialise;
  * `img info` is done in about a millisecond, most of it exec and the dynamic linker.
  */
-#include <signal.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -225,10 +224,8 @@ int main(int argc, char **argv)
 		cli.prog = "qemu-img";
 		cli.peer = true;
 	}
-	/* A closed pipe is a write error with a message, not a silent death in mid-write. */
-	signal(SIGPIPE, SIG_IGN);
-	signal(SIGXFSZ, SIG_IGN); /* so is a limit on the size of files */
-
+	if (!cli_begin(&cli))
+		return 1;
 	if (argc < 2)
 		return cli_usage(&cli, "Not enough arguments");
 	if (argv[1][0] == '-')

@@ -62,10 +62,10 @@ static double percent(const struct picture *p, uint64_t bytes)
 	return p->end > p->start ? 100.0 * (double)bytes / (double)(p->end - p->start) : 0;
 }
 
-/* In steps, so that runs of cells look the same and become one rectangle. */
+/* 4 … 10 tenths: in steps, so that runs of cells look the same and become one rectangle. */
 static unsigned opacity(const struct picture_cell *cell)
 {
-	return 40 + (unsigned)(picture_share(cell) * 6 + 0.5) * 10;
+	return 4 + (unsigned)(picture_share(cell) * 6 + 0.5);
 }
 
 static bool looks_same(const struct picture_cell *a, const struct picture_cell *b)
@@ -79,12 +79,13 @@ static void put_rect(const struct picture *p, unsigned i, unsigned n)
 	uint64_t start = p->start + i * p->per_cell;
 	uint64_t end = start + n * p->per_cell < p->end ? start + n * p->per_cell : p->end;
 	const struct picture_cell *cell = &p->cell[i];
+	unsigned tenths = opacity(cell); /* SVG 1.1 knows numbers only, no percentages */
 
 	printf("<rect x=\"%u\" y=\"%u\" width=\"%u\" height=\"%u\" fill=\"%s\" "
-	       "fill-opacity=\"%u%%\">"
+	       "fill-opacity=\"%u.%u\">"
 	       "<title>%" PRIu64 " - %" PRIu64 ": %s</title></rect>\n",
 	       MARGIN + i % PICTURE_COLUMNS * CELL, TOP + i / PICTURE_COLUMNS * CELL, n * CELL - 1,
-	       CELL - 1, classes[picture_main(cell)].colour, opacity(cell), start, end,
+	       CELL - 1, classes[picture_main(cell)].colour, tenths / 10, tenths % 10, start, end,
 	       classes[picture_main(cell)].name);
 }
 

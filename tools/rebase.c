@@ -2,11 +2,8 @@
 /* img rebase: another backing file for an overlay. */
 #include "ops/rebase.h"
 
-#include <errno.h>
 #include <stdio.h>
-#include <sys/stat.h>
 
-#include "base/cleanup.h"
 #include "cli.h"
 
 enum { PARALLEL = 'm', PROGRESS = CLI_LONG, DROP_EQUAL, UNTRUSTED };
@@ -118,19 +115,6 @@ static bool parse_caches(const struct cli *cli, struct rebase_cmd *c)
 	return !c->backing_cache || cli_source_cache(cli, c->backing_cache, &c->backing_flags);
 }
 
-/* An image that names itself could never be opened again; the peer writes it all the same. */
-static bool is_itself(const struct cli *cli, const struct rebase_cmd *c)
-{
-	CLEANUP_FREE char *path = NULL;
-	struct stat a, b;
-
-	if (cli->peer || !c->args.name ||
-	    img_resolve_name(c->open.path, c->args.name, &path, NULL) < 0)
-		return false;
-	return stat(path, &a) == 0 && stat(c->open.path, &b) == 0 && a.st_dev == b.st_dev &&
-	       a.st_ino == b.st_ino;
-}
-
 /* This and the next one close the image. */
 static int rebase_unsafe(const struct cli *cli, const struct rebase_cmd *c, struct img *img)
 {
@@ -141,8 +125,8 @@ static int rebase_unsafe(const struct cli *cli, const struct rebase_cmd *c, stru
 	int r = 0;
 
 	progress = progress_start(cli, c->quiet ? PROGRESS_NONE : c->progress, "rebase", &job);
-	if (is_itself(cli, c))
-		r = err_set(&err, ELOOP, "'%s' would be in its own backing chain", c->open.path);
+	if (!cli->peer) /* which writes it all the same */
+		r = rebase_check_name(img, a->name, &err);
 	if (r == 0)
 		r = rebase_set_backing(img, a->name, a->format, NULL, &err);
 	if (r == 0)

@@ -79,6 +79,13 @@ int api_open_flags(unsigned flags, unsigned *out, struct imgkit_err *err)
 	return 0;
 }
 
+void api_external(const char *const *external, struct img_open_args *args)
+{
+	args->allowed = external;
+	while (external && external[args->n_allowed])
+		args->n_allowed++;
+}
+
 const char *imgkit_format_name(unsigned n)
 {
 	for (unsigned i = 0; formats[i]; i++) {
@@ -114,6 +121,8 @@ unsigned imgkit_format_caps(const char *format)
 		caps |= IMGKIT_CAN_CHECK;
 	if (fmt->snapshots)
 		caps |= IMGKIT_CAN_SNAPSHOT;
+	if (fmt->bitmaps)
+		caps |= IMGKIT_CAN_BITMAP;
 	return caps;
 }
 

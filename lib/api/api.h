@@ -40,6 +40,9 @@ int api_result(void *to, size_t room, const void *from, size_t size, struct imgk
 /* IMG_… flags of IMGKIT_… ones. -EINVAL for unknown ones. */
 int api_open_flags(unsigned flags, unsigned *out, struct imgkit_err *err);
 
+/* The external data files that the caller allowed: paths up to a NULL, or NULL. */
+void api_external(const char *const *external, struct img_open_args *args);
+
 static inline struct job *api_job(struct imgkit_job *job)
 {
 	return job ? &job->job : NULL;

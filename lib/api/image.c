@@ -9,6 +9,7 @@
 #include "base/bytes.h"
 #include "base/cleanup.h"
 #include "io/file.h"
+#include "ops/picture.h"
 #include "ops/snapshot.h"
 
 int imgkit_open(const char *path, const struct imgkit_open_opts *opts, struct imgkit_image **out,
@@ -30,6 +31,7 @@ int imgkit_open(const char *path, const struct imgkit_open_opts *opts, struct im
 	args.format = o.format;
 	args.snapshot = o.snapshot;
 	args.max_depth = o.max_depth;
+	api_external(o.external, &args);
 	image = calloc(1, sizeof(*image));
 	if (!image)
 		return api_fail(err, err_nomem(&e, sizeof(*image), "the image"), &e);
@@ -168,6 +170,38 @@ int imgkit_map(struct imgkit_image *image, uint64_t off, uint64_t len, struct im
 	return 0;
 }
 
+int imgkit_map_cells(struct imgkit_image *image, uint64_t off, uint64_t len,
+		     struct imgkit_cell *cells, size_t cell_size, unsigned *n, uint64_t *per_cell,
+		     struct imgkit_err *err)
+{
+	uint64_t end = len > UINT64_MAX - off ? UINT64_MAX : off + len;
+	struct picture p = {0};
+	struct err e = {0};
+	int r;
+
+	if (!*n || !cell_size)
+		return api_invalid(err, "no room for cells");
+	r = picture_take(image->img, off, end, *n, &p, &e);
+	for (unsigned i = 0; r == 0 && i < p.n; i++) {
+		const uint64_t *b = p.cell[i].bytes;
+		const struct imgkit_cell cell = {
+			.data = b[PICTURE_DATA],
+			.compressed = b[PICTURE_COMPRESSED],
+			.backing = b[PICTURE_BACKING1] + b[PICTURE_BACKING2] + b[PICTURE_BACKING3],
+			.zero = b[PICTURE_ZERO],
+			.hole = b[PICTURE_HOLE],
+		};
+
+		api_result((char *)cells + i * cell_size, cell_size, &cell, sizeof(cell), NULL);
+	}
+	if (r == 0) {
+		*n = p.n;
+		*per_cell = p.per_cell;
+	}
+	picture_free(&p);
+	return r ? api_fail(err, r, &e) : 0;
+}
+
 int imgkit_info(struct imgkit_image *image, struct imgkit_info *info, size_t info_size,
 		struct imgkit_err *err)
 {
@@ -178,6 +212,7 @@ int imgkit_info(struct imgkit_image *image, struct imgkit_info *info, size_t inf
 		.format = img->fmt->name,
 		.backing = img->backing_name,
 		.backing_format = img->backing_format,
+		.data_file = img->data_name,
 	};
 	struct file_stat st;
 	struct err e = {0};

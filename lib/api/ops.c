@@ -40,16 +40,24 @@ int imgkit_create(const char *path, const char *format, uint64_t size,
 	return r ? api_fail(err, r, &e) : 0;
 }
 
-/* Opens a source of convert, or, with IMG_RDWR in flags, a target that is there already. */
-static int open_plain(const char *path, const char *format, unsigned flags, const char *snapshot,
-		      struct img **img, struct err *err)
+static int open_source(const char *path, const struct imgkit_convert_opts *o, unsigned flags,
+		       struct img **img, struct err *err)
 {
-	const struct img_open_args args = {
+	struct img_open_args args = {
 		.path = path,
-		.format = format,
+		.format = o->source_format,
 		.flags = flags,
-		.snapshot = snapshot,
+		.snapshot = o->snapshot,
 	};
+
+	api_external(o->external, &args);
+	return img_open(&args, img, err);
+}
+
+/* A target that is there already. */
+static int open_target(const char *path, const char *format, struct img **img, struct err *err)
+{
+	const struct img_open_args args = {.path = path, .format = format, .flags = IMG_RDWR};
 
 	return img_open(&args, img, err);
 }
@@ -60,6 +68,9 @@ static void fill_convert(const struct imgkit_convert_opts *o, struct convert_req
 	req->dst_is_zero = o->flags & IMGKIT_CONVERT_TARGET_ZERO;
 	req->backing = o->backing;
 	req->backing_format = o->backing_format;
+	req->bitmaps = o->flags & IMGKIT_CONVERT_BITMAPS;
+	req->snapshots = o->flags & IMGKIT_CONVERT_SNAPSHOTS;
+	req->skip_broken_bitmaps = o->flags & IMGKIT_CONVERT_SKIP_BROKEN_BITMAPS;
 	req->copy.compress = o->flags & IMGKIT_CONVERT_COMPRESS;
 	req->copy.salvage = o->flags & IMGKIT_CONVERT_SALVAGE;
 	req->copy.workers = o->workers;
@@ -73,12 +84,19 @@ static int check_convert(const struct imgkit_convert_opts *o, struct imgkit_err 
 {
 	const unsigned known = IMGKIT_CONVERT_FORCE | IMGKIT_CONVERT_COMPRESS |
 			       IMGKIT_CONVERT_IN_PLACE | IMGKIT_CONVERT_TARGET_ZERO |
-			       IMGKIT_CONVERT_SALVAGE;
+			       IMGKIT_CONVERT_SALVAGE | IMGKIT_CONVERT_BITMAPS |
+			       IMGKIT_CONVERT_SKIP_BROKEN_BITMAPS | IMGKIT_CONVERT_SNAPSHOTS;
 
 	if (o->flags & ~known)
 		return api_invalid(err, "a flag that this version of imgkit does not know");
 	if ((o->flags & IMGKIT_CONVERT_TARGET_ZERO) && !(o->flags & IMGKIT_CONVERT_IN_PLACE))
 		return api_invalid(err, "TARGET_ZERO is about a target that is there: IN_PLACE");
+	if ((o->flags & IMGKIT_CONVERT_SKIP_BROKEN_BITMAPS) && !(o->flags & IMGKIT_CONVERT_BITMAPS))
+		return api_invalid(err, "SKIP_BROKEN_BITMAPS goes with BITMAPS only");
+	if ((o->flags & IMGKIT_CONVERT_SNAPSHOTS) && o->snapshot)
+		return api_invalid(err, "SNAPSHOTS copies all of them, not one");
+	if ((o->flags & IMGKIT_CONVERT_BITMAPS) && o->snapshot)
+		return api_invalid(err, "the bitmaps are about the disk, not about a snapshot");
 	if (o->open_flags & IMGKIT_RDWR)
 		return api_invalid(err, "a source is not written to");
 	return 0;
@@ -109,9 +127,9 @@ int imgkit_convert(const char *source, const char *target, const char *format,
 	if (o.options)
 		r = opts_parse(&values, o.options, &e);
 	if (r == 0)
-		r = open_plain(source, o.source_format, flags, o.snapshot, &src, &e);
+		r = open_source(source, &o, flags, &src, &e);
 	if (r == 0 && (o.flags & IMGKIT_CONVERT_IN_PLACE))
-		r = open_plain(target, format, IMG_RDWR, NULL, &dst, &e);
+		r = open_target(target, format, &dst, &e);
 	if (r == 0) {
 		req.src = &src;
 		req.dst = dst;
@@ -161,7 +179,11 @@ static int run_check(const char *path, const struct imgkit_check_opts *o, struct
 		     struct job *job, struct err *err)
 {
 	const struct check_sink sink = {.line = o->finding, .ctx = o->ctx};
-	unsigned flags = IMG_NO_BACKING | IMG_FOR_CHECK;
+	struct img_open_args args = {
+		.path = path,
+		.format = o->format,
+		.flags = IMG_NO_BACKING | IMG_FOR_CHECK,
+	};
 	struct img *img;
 	unsigned fix = 0;
 	int r;
@@ -170,7 +192,8 @@ static int run_check(const char *path, const struct imgkit_check_opts *o, struct
 		fix |= CHECK_FIX_LEAKS;
 	if (o->flags & IMGKIT_FIX_ERRORS)
 		fix |= CHECK_FIX_LEAKS | CHECK_FIX_ERRORS;
-	r = open_plain(path, o->format, flags | (fix ? IMG_RDWR : 0), NULL, &img, err);
+	args.flags |= fix ? IMG_RDWR : 0;
+	r = img_open(&args, &img, err);
 	if (r)
 		return r;
 	r = img_check(img, fix, res, o->finding ? &sink : NULL, job, err);
@@ -238,5 +261,6 @@ int imgkit_measure(struct imgkit_image *source, uint64_t size, const char *forma
 		return api_fail(err, r, &e);
 	answer.required = res.required;
 	answer.fully_allocated = res.fully_allocated;
+	answer.bitmaps = res.bitmaps;
 	return api_result(result, result_size, &answer, sizeof(answer), err);
 }

@@ -24,7 +24,7 @@ int img_bitmaps(struct img *img, unsigned *n, struct err *err)
 
 void img_bitmap_get(struct img *img, unsigned index, struct bitmap *bitmap)
 {
-	pthread_rwlock_rdlock(&img->gate);
+	pthread_rwlock_wrlock(&img->gate); /* writers set flags under the shared one */
 	img->fmt->bitmaps->get(img, index, bitmap);
 	pthread_rwlock_unlock(&img->gate);
 }

@@ -14,7 +14,7 @@ void build_init(struct build *b, const struct build_ops *ops, struct io *file, u
 	b->ops = ops;
 	b->file = b->data = file;
 	b->size = size;
-	b->unit = unit;
+	b->unit = b->grain = unit;
 	b->max_size = INT64_MAX;
 	pthread_mutex_init(&b->lock, NULL);
 }
@@ -60,6 +60,18 @@ int build_zero(struct build *b, uint64_t off, uint64_t len, struct err *err)
 	if (r < 0)
 		return r;
 	return b->ops->zero ? b->ops->zero(b, off, len, err) : -ENOTSUP;
+}
+
+void build_hole(struct build *b, uint64_t off, uint64_t len)
+{
+	uint64_t end = round_down(off + len, b->grain);
+
+	off = round_up(off, b->grain);
+	if (!b->ops->hole || b->grain == b->unit || off >= end)
+		return;
+	pthread_mutex_lock(&b->lock);
+	b->ops->hole(b, off, end - off);
+	pthread_mutex_unlock(&b->lock);
 }
 
 bool build_can_code(const struct build *b)

@@ -36,6 +36,9 @@ struct build_ops {
 			     struct err *);
 	/* The units are to read as zeros. -ENOTSUP (without text): the caller writes zeros. */
 	int (*zero)(struct build *, uint64_t off, uint64_t len, struct err *);
+	/* Grains of units that were reserved, which are not written and read as zeros. NULL op: they
+	 * need not be known, their space reads so. Cannot fail. */
+	void (*hole)(struct build *, uint64_t off, uint64_t len);
 	/* See build_set_size. */
 	int (*set_size)(struct build *, uint64_t size, struct err *);
 	/* Writes the tables. The image is whole when this returned 0; not yet flushed. */
@@ -50,6 +53,7 @@ struct build {
 	struct io *data;       /* where the data goes: file, or an external data file. Borrowed */
 	uint64_t size;         /* bytes, virtual */
 	uint64_t unit;         /* bytes; 1 for raw */
+	uint64_t grain;        /* bytes: what can be data or not by itself; mostly the unit */
 	uint64_t max_size;     /* bytes: the largest virtual size that build_set_size takes */
 	enum codec_type codec; /* of coded units */
 	bool two_pass;         /* see BUILD_STREAM */
@@ -67,6 +71,8 @@ void build_init(struct build *b, const struct build_ops *ops, struct io *file, u
 int build_reserve(struct build *b, uint64_t off, uint64_t len, uint64_t *host, struct err *err);
 int build_reserve_coded(struct build *b, uint64_t off, size_t len, uint64_t *host, struct err *err);
 int build_zero(struct build *b, uint64_t off, uint64_t len, struct err *err);
+/* The whole grains of a range of units that were reserved. */
+void build_hole(struct build *b, uint64_t off, uint64_t len);
 /* Whether the format has compressed units. */
 bool build_can_code(const struct build *b);
 /* Makes the disk larger: for sources whose size is known at their end only. -EFBIG. */

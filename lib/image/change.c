@@ -187,6 +187,17 @@ int img_snapshot_view(struct img *img, unsigned index, struct err *err)
 	return leave(img, img->fmt->snapshots->view(img, index, err));
 }
 
+int img_snapshot_reach(struct img *img, uint64_t end, struct err *err)
+{
+	int r = need_snapshots(img, err);
+
+	if (r == 0 && (img->io.caps & IO_RDONLY))
+		pthread_rwlock_wrlock(&img->gate);
+	else if (r == 0)
+		r = img_enter(img, "snapshot", err);
+	return r < 0 ? r : leave(img, img->fmt->snapshots->reach(img, end, err));
+}
+
 const struct snapshot *img_snapshots(struct img *img, unsigned *n)
 {
 	*n = 0;

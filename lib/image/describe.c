@@ -198,6 +198,8 @@ int describe_json(const char *text, struct node **out, struct err *err)
 	struct opts flat = {0};
 	int r = 0;
 
+	if (!v && (!why.text[0] || json_error_code(&why) == json_error_out_of_memory))
+		return err_nomem(err, strlen(text), "the JSON options");
 	if (!v)
 		return err_set(err, EINVAL, "Could not parse the JSON options: %s (at byte %d)",
 			       why.text, why.position);
@@ -279,10 +281,26 @@ static json_t *render(const struct node *node)
 	return obj;
 }
 
+/* "json:…"; NULL: out of memory. Not json_dumps, which leaves out the keys that found no memory. */
+static char *as_text(const json_t *obj)
+{
+	char *text = NULL;
+	size_t len;
+	FILE *f = open_memstream(&text, &len);
+	bool fine;
+
+	if (!f)
+		return NULL;
+	fine = fwrite("json:", 5, 1, f) == 1 && json_dumpf(obj, f, 0) == 0 && !ferror(f);
+	if (fclose(f) == 0 && fine)
+		return text;
+	free(text);
+	return NULL;
+}
+
 char *describe_as_name(const struct node *node)
 {
-	CLEANUP_FREE char *text = NULL;
-	char *name = NULL;
+	char *name;
 	json_t *obj;
 
 	if (is_file(node))
@@ -290,9 +308,7 @@ char *describe_as_name(const struct node *node)
 	if (is_plain(node))
 		return strdup(opts_get(&node->file->own, "filename"));
 	obj = render(node);
-	text = obj ? json_dumps(obj, 0) : NULL;
+	name = obj ? as_text(obj) : NULL;
 	json_decref(obj);
-	if (!text || asprintf(&name, "json:%s", text) < 0)
-		return NULL;
 	return name;
 }

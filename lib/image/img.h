@@ -31,6 +31,7 @@
 
 struct img;
 struct build;
+struct create_args;
 
 /* What a probe function may look at: the first bytes of the file, and its size. Never the io. */
 struct probe {
@@ -61,6 +62,7 @@ enum {
 	IMG_DETECT_UNMAP = 1 << 13,  /* and their space is freed */
 	IMG_NO_DATA = 1 << 15,       /* open no external data file: info, check, map */
 	IMG_PEER_NAMES = 1 << 16,    /* a data file's name as the peer takes it: see external.c */
+	IMG_BORROWED = 1 << 17,      /* img_open_io: file and backing stay the caller's */
 };
 
 struct img_open_args {
@@ -100,12 +102,31 @@ struct snapshot {
 struct snapshot_ops {
 	/* The image's list, in table order; borrowed until the next change. */
 	const struct snapshot *(*list)(struct img *, unsigned *n);
-	/* The next four run with the gate held exclusively, and leave everything durable. */
+	/*
+	 * create, apply, remove, view and reach run with the gate held exclusively; the first three
+	 * leave everything durable. meta with an id: of another image, with its id, disk size and size
+	 * of state, which lies where it has to; otherwise these three are not looked at.
+	 */
 	int (*create)(struct img *, const char *name, const struct snapshot *meta, struct err *);
 	int (*apply)(struct img *, unsigned index, struct err *);
 	int (*remove)(struct img *, unsigned index, struct err *);
-	/* Turns a read-only image into a view of the snapshot. */
+	/* Turns a read-only image, or a view, into a view of the snapshot. */
 	int (*view)(struct img *, unsigned index, struct err *);
+	/*
+	 * Whether a new image, or this one, could take these snapshots of another image, one by one
+	 * with reach and create. args->data and the bitmaps are not looked at.
+	 */
+	int (*creatable)(const struct create_args *args, const struct snapshot *, unsigned n,
+			 struct err *);
+	int (*acceptable)(struct img *, const struct snapshot *, unsigned n, struct err *);
+	/* Where behind a disk of that size a snapshot has the state of a machine, in bytes. */
+	uint64_t (*state_at)(const struct img *, uint64_t disk_size);
+	/*
+	 * For making, and reading, snapshots of other sizes than the disk's, and states: offsets below
+	 * end can be used, and no others. What was behind it is dropped; of a view nothing is. On disk
+	 * the size stays, and it must be what it was when the image is used otherwise.
+	 */
+	int (*reach)(struct img *, uint64_t end, struct err *);
 };
 
 /* A persistent dirty bitmap: what was written to the disk since it was cleared. */
@@ -354,7 +375,7 @@ const struct format *format_find(const char *name);
 int img_open(const struct img_open_args *args, struct img **out, struct err *err);
 
 /* The same on an io that is already open (owned on success): nested images, tests. No backing is
- * opened, unless `backing` is given (owned on success). */
+ * opened, unless `backing` is given (owned on success). With IMG_BORROWED neither is owned. */
 int img_open_io(struct io *file, const char *format, unsigned flags, struct img *backing,
 		struct img **out, struct err *err);
 
@@ -398,6 +419,21 @@ int img_drop(struct img *img, uint64_t off, uint64_t len, struct err *err);
  */
 int img_write_coded(struct img *img, const void *coded, size_t len, uint64_t off, struct err *err);
 
+/* Bytes that another file holds, and that nobody changes for the time being. */
+struct img_source {
+	struct io *io;
+	uint64_t at; /* byte in io */
+	void *mem;   /* room for them */
+	bool loaded; /* they are there already */
+};
+
+/*
+ * Writes len bytes of src as io_pwrite does. Where the image takes new space for them, and the file
+ * systems can, that shares its blocks with src, and nothing is read or written.
+ */
+int img_write_from(struct img *img, const struct img_source *src, size_t len, uint64_t off,
+		   struct err *err);
+
 /* This layer's extent only, as the format's map; takes the locks. */
 int img_map_layer(struct img *img, uint64_t off, uint64_t len, struct extent *ext, struct err *err);
 
@@ -431,6 +467,8 @@ int img_snapshot_create(struct img *img, const char *name, const struct snapshot
 int img_snapshot_apply(struct img *img, unsigned index, struct err *err);
 int img_snapshot_remove(struct img *img, unsigned index, struct err *err);
 int img_snapshot_view(struct img *img, unsigned index, struct err *err);
+/* See snapshot_ops. */
+int img_snapshot_reach(struct img *img, uint64_t end, struct err *err);
 
 /* The list (borrowed until the next change); *n = 0 for formats without snapshots. */
 const struct snapshot *img_snapshots(struct img *img, unsigned *n);

@@ -57,11 +57,14 @@ static void init_locks(struct img *img)
 
 static void img_free(struct img *img)
 {
+	bool owner = !(img->open_flags & IMG_BORROWED);
+
 	img->fmt->close(img);
 	if (img->data != img->file)
 		io_close(img->data);
-	io_close(img->file);
-	if (img->backing)
+	if (owner)
+		io_close(img->file);
+	if (owner && img->backing)
 		io_close(&img->backing->io);
 	ranges_free(&img->busy);
 	free(img->backing_name);

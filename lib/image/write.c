@@ -177,8 +177,57 @@ static int write_fresh(struct img *img, const struct placement *p, const unsigne
 	return r;
 }
 
+/* ---- what is written ---- */
+
+/* Bytes in memory, or of another file, or both. */
+struct source {
+	const unsigned char *data; /* NULL: not read yet */
+	struct io *from;           /* NULL: no file */
+	uint64_t at;               /* byte in from */
+	void *room;                /* to read them to */
+};
+
+static int load(struct source *s, uint64_t len, struct err *err)
+{
+	if (s->data)
+		return 0;
+	s->data = s->room;
+	return io_pread(s->from, s->room, len, s->at, err);
+}
+
+static struct source skip(struct source s, uint64_t n)
+{
+	if (s.data)
+		s.data += n;
+	s.at += n;
+	return s;
+}
+
+/*
+ * New space that is written whole shares the blocks of the other file. What the image has already
+ * stays: somebody may count on it that these blocks are its own.
+ */
+static int share(struct img *img, const struct placement *p, const struct source *s,
+		 struct err *err)
+{
+	if (!s->from || p->reuse || p->off != p->start || p->len != p->span ||
+	    img->data != img->file)
+		return -ENOTSUP;
+	return io_clone(img->data, p->host, s->from, s->at, p->len, err);
+}
+
+static int fill_fresh(struct img *img, const struct placement *p, struct source *s, struct err *err)
+{
+	int r = share(img, p, s, err);
+
+	if (r != -ENOTSUP)
+		return r;
+	r = load(s, p->len, err);
+	return r < 0 ? r : write_fresh(img, p, s->data, err);
+}
+
 /* One pass: writes a prefix of the data, *did bytes. Under the gate. */
-static int write_piece(struct img *img, const void *data, uint64_t len, uint64_t off, uint64_t *did,
+static int write_piece(struct img *img, struct source s, uint64_t len, uint64_t off, uint64_t *did,
 		       struct err *err)
 {
 	struct placement p;
@@ -187,25 +236,33 @@ static int write_piece(struct img *img, const void *data, uint64_t len, uint64_t
 	if (r < 0)
 		return r;
 	*did = p.len;
-	if (!p.fresh)
-		return io_pwrite(img->data, data, p.len, p.host, err);
-	r = write_fresh(img, &p, data, err);
-	return finish(img, &p, r, err);
+	if (p.fresh) {
+		r = fill_fresh(img, &p, &s, err);
+		return finish(img, &p, r, err);
+	}
+	r = load(&s, p.len, err);
+	return r < 0 ? r : io_pwrite(img->data, s.data, p.len, p.host, err);
 }
 
-int img_write_inner(struct img *img, const void *buf, size_t len, uint64_t off, struct err *err)
+static int write_pieces(struct img *img, struct source s, uint64_t len, uint64_t off,
+			struct err *err)
 {
 	while (len) {
 		uint64_t did = 0;
-		int r = write_piece(img, buf, min_u64(len, MAX_PIECE), off, &did, err);
+		int r = write_piece(img, s, min_u64(len, MAX_PIECE), off, &did, err);
 
 		if (r < 0)
 			return r;
-		buf = (const char *)buf + did;
+		s = skip(s, did);
 		off += did;
 		len -= did;
 	}
 	return 0;
+}
+
+int img_write_inner(struct img *img, const void *buf, size_t len, uint64_t off, struct err *err)
+{
+	return write_pieces(img, (struct source){.data = buf}, len, off, err);
 }
 
 /* ---- turns and the gate ---- */
@@ -342,16 +399,39 @@ static int discard_through(struct img *img, uint64_t off, uint64_t len, struct e
 	return off < size ? io_discard(img->file, off, min_u64(len, size - off), err) : 0;
 }
 
-static int write_once(struct img *img, const void *buf, size_t len, uint64_t off, struct err *err)
+static int write_once(struct img *img, struct source s, size_t len, uint64_t off, struct err *err)
 {
 	int r = enter_change(img, off, len, err);
 
 	if (r < 0)
 		return r;
-	r = img->fmt->place ? img_write_inner(img, buf, len, off, err)
-			    : write_through(img, buf, len, off, err);
+	if (img->fmt->place) {
+		r = write_pieces(img, s, len, off, err);
+	} else {
+		r = load(&s, len, err);
+		if (r == 0)
+			r = write_through(img, s.data, len, off, err);
+	}
 	pthread_rwlock_unlock(&img->gate);
 	return r;
+}
+
+static int write_source(struct img *img, struct source s, size_t len, uint64_t off, struct err *err)
+{
+	int r = 0;
+
+	while (r == 0 && len) {
+		size_t n = (size_t)min_u64(len, MAX_PIECE);
+
+		r = write_once(img, s, n, off, err);
+		/* What was freed since the last turn may be enough: once more after one. */
+		if (r == -ENOSPC && img->fmt->turn && img_turn(img, NULL) == 0)
+			r = write_once(img, s, n, off, err);
+		s = skip(s, n);
+		off += n;
+		len -= n;
+	}
+	return r < 0 ? r : sync_if_asked(img, err);
 }
 
 /* ---- members of img_ops ---- */
@@ -359,23 +439,24 @@ static int write_once(struct img *img, const void *buf, size_t len, uint64_t off
 int img_pwrite(struct io *io, const void *buf, size_t len, uint64_t off, struct err *err)
 {
 	struct img *img = io_img(io);
-	int r = 0;
 
 	if ((img->open_flags & IMG_DETECT_ZEROES) && bytes_are_zero(buf, len))
 		return img_zero(io, off, len,
 				img->open_flags & IMG_DETECT_UNMAP ? IO_ZERO_UNMAP : 0, err);
-	while (r == 0 && len) {
-		size_t n = (size_t)min_u64(len, MAX_PIECE);
+	return write_source(img, (struct source){.data = buf}, len, off, err);
+}
 
-		r = write_once(img, buf, n, off, err);
-		/* What was freed since the last turn may be enough: once more after one. */
-		if (r == -ENOSPC && img->fmt->turn && img_turn(img, NULL) == 0)
-			r = write_once(img, buf, n, off, err);
-		buf = (const char *)buf + n;
-		off += n;
-		len -= n;
-	}
-	return r < 0 ? r : sync_if_asked(img, err);
+int img_write_from(struct img *img, const struct img_source *src, size_t len, uint64_t off,
+		   struct err *err)
+{
+	if (img->io.caps & IO_RDONLY)
+		return err_set(err, EROFS, "%s: opened read-only", img->io.name);
+	return write_source(img,
+			    (struct source){.data = src->loaded ? src->mem : NULL,
+					    .from = src->io,
+					    .at = src->at,
+					    .room = src->mem},
+			    len, off, err);
 }
 
 static int write_coded_once(struct img *img, const void *coded, size_t len, uint64_t off,

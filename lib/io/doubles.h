@@ -13,11 +13,11 @@ int mem_open(const char *name, uint64_t size, struct io **out, struct err *err);
 
 /* ---- fault: passes through to inner, and fails the n-th call ---- */
 struct fault_plan {
-	_Atomic uint64_t calls; /* pread, pwrite, zero, discard, flush, resize, map seen so far */
+	_Atomic uint64_t calls; /* of the members of io_ops but close, so far */
 	uint64_t fail_at;       /* first call that fails, counted from 1; 0 = never */
 	bool sticky;            /* all later calls fail as well */
 	int code;               /* positive errno, e.g. EIO, ENOSPC */
-	bool writes_only;       /* only pwrite, zero, discard, flush and resize count */
+	bool writes_only;       /* only those that change something count */
 	atomic_bool *raise;     /* set at that call, which does not fail then; NULL: it fails */
 };
 int fault_open(struct io *inner, bool own, struct fault_plan *plan, struct io **out,
@@ -44,6 +44,7 @@ void crash_log_free(struct crash_log *log);
 /* ---- trace: passes through and counts ---- */
 struct trace_stats {
 	_Atomic uint64_t preads, pwrites, zeros, discards, flushes, resizes, maps;
+	_Atomic uint64_t clones; /* that were not refused */
 	_Atomic uint64_t read_bytes, write_bytes;
 };
 int trace_open(struct io *inner, bool own, struct trace_stats *stats, struct io **out,

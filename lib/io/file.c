@@ -106,6 +106,35 @@ static int file_pwrite(struct io *io, const void *buf, size_t len, uint64_t off,
 	return r < 0 ? file_error(f, -r, "write", len, off, err) : 0;
 }
 
+/*
+ * Whatever the reason of a refusal: another file system, bounds that are not those of blocks, no
+ * space. Who writes the bytes instead will be told if it is more than that.
+ */
+static int file_clone(struct io *io, uint64_t off, struct io *src, uint64_t at, uint64_t len,
+		      struct err *err)
+{
+	struct file_io *f = file_of(io);
+	const struct file_clone_range range = {
+		.src_fd = file_fd(src),
+		.src_offset = at,
+		.src_length = len,
+		.dest_offset = off,
+	};
+	bool extends = off + len > io_size(io);
+	int r;
+
+	(void)err;
+	if (range.src_fd < 0)
+		return -ENOTSUP;
+	if (extends)
+		pthread_rwlock_rdlock(&f->extend);
+	r = ioctl(f->fd, FICLONERANGE, &range);
+	if (extends)
+		pthread_rwlock_unlock(&f->extend);
+	file_forget_data(f); /* the source may have a hole there */
+	return r < 0 ? -ENOTSUP : 0;
+}
+
 static int file_flush(struct io *io, struct err *err)
 {
 	struct file_io *f = file_of(io);
@@ -163,6 +192,7 @@ static const struct io_ops file_ops = {
 	.name = "file",
 	.pread = file_pread,
 	.pwrite = file_pwrite,
+	.clone = file_clone,
 	.zero = file_zero,
 	.discard = file_discard,
 	.flush = file_flush,
@@ -263,22 +293,40 @@ static int open_fd(const char *path, unsigned flags, struct err *err)
 	return fd >= 0 ? fd : open_error(path, errno, flags, err);
 }
 
-/* Whether the file system of fd is one that is known to have no holes. */
-static bool lacks_holes(int fd)
+static bool is_type(const uint32_t *types, size_t n, uint32_t type)
 {
-	static const uint32_t types[] = {
+	for (size_t i = 0; i < n; i++)
+		if (types[i] == type)
+			return true;
+	return false;
+}
+
+/* What the file system of a regular file can do. */
+static unsigned fs_caps(int fd)
+{
+	static const uint32_t no_holes[] = {
 		0x4d44,     /* vfat */
 		0x2011bab0, /* exfat */
 		0x01021997, /* 9p */
 	};
+	/* Others would refuse each try. */
+	static const uint32_t clone[] = {
+		0x58465342, /* xfs */
+		0x9123683e, /* btrfs */
+		0xca451a4e, /* bcachefs */
+		0x7461636f, /* ocfs2 */
+		0x6969,     /* nfs */
+	};
 	struct statfs fs;
+	unsigned caps = IO_SPARSE | IO_FASTZERO;
 
 	if (fstatfs(fd, &fs) < 0)
-		return false;
-	for (size_t i = 0; i < ARRAY_LEN(types); i++)
-		if ((uint32_t)fs.f_type == types[i])
-			return true;
-	return false;
+		return caps;
+	if (is_type(no_holes, ARRAY_LEN(no_holes), (uint32_t)fs.f_type))
+		caps = 0;
+	if (is_type(clone, ARRAY_LEN(clone), (uint32_t)fs.f_type))
+		caps |= IO_CLONES;
+	return caps;
 }
 
 /* Sets size, caps and block from the descriptor. */
@@ -304,9 +352,7 @@ static int set_up(struct file_io *f, const struct stat *st, unsigned flags, stru
 		file_ask_device(f, st->st_rdev);
 		f->io.caps |= f->device_fast ? IO_FASTZERO : 0;
 	} else {
-		f->io.caps |= IO_GROWS;
-		if (!lacks_holes(f->fd))
-			f->io.caps |= IO_SPARSE | IO_FASTZERO;
+		f->io.caps |= IO_GROWS | fs_caps(f->fd);
 	}
 	if (!(flags & FILE_WRITE))
 		f->io.caps |= IO_RDONLY;

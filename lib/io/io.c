@@ -136,6 +136,29 @@ int io_zero(struct io *io, uint64_t off, uint64_t len, unsigned flags, struct er
 	return write_zeros(io, off, len, err);
 }
 
+int io_clone(struct io *io, uint64_t off, struct io *src, uint64_t at, uint64_t len,
+	     struct err *err)
+{
+	uint64_t end, src_end;
+	int r;
+
+	if (!len)
+		return 0;
+	r = check_writable(io, "clone", err);
+	if (r < 0)
+		return r;
+	if (!io->ops->clone || !(io->caps & IO_CLONES))
+		return -ENOTSUP;
+	/* What is wrong with a range, reading and writing it says. */
+	if (!add_ok(off, len, &end) || end > INT64_MAX || !add_ok(at, len, &src_end) ||
+	    src_end > io_size(src) || (end > io_size(io) && !(io->caps & IO_GROWS)))
+		return -ENOTSUP;
+	r = io->ops->clone(io, off, src, at, len, err);
+	if (r == 0 && (io->caps & IO_GROWS))
+		io_note_end(io, end);
+	return r;
+}
+
 int io_discard(struct io *io, uint64_t off, uint64_t len, struct err *err)
 {
 	int r;

@@ -48,6 +48,7 @@ enum {
 	IO_FASTZERO = 1 << 2, /* zero() of a large range is much cheaper than writing */
 	IO_SPARSE = 1 << 3,   /* map() can tell holes; zero with IO_ZERO_UNMAP frees space */
 	IO_STREAM = 1 << 4,   /* not seekable: reads or writes only at ascending offsets */
+	IO_CLONES = 1 << 5,   /* clone() is worth a try */
 };
 
 /* Flags of io_zero. */
@@ -63,6 +64,9 @@ struct io_ops {
 	int (*pwrite)(struct io *, const void *, size_t, uint64_t off, struct err *);
 	/* -ENOTSUP (without text): the wrapper writes zeros instead. */
 	int (*zero)(struct io *, uint64_t off, uint64_t len, unsigned flags, struct err *);
+	/* -ENOTSUP (without text): these bytes cannot be shared; they may have been written. */
+	int (*clone)(struct io *, uint64_t off, struct io *src, uint64_t at, uint64_t len,
+		     struct err *);
 	/* A hint; afterwards the range may read as anything that was never another owner's. */
 	int (*discard)(struct io *, uint64_t off, uint64_t len, struct err *);
 	/* What was written by calls that returned before this one began is on stable storage. */
@@ -92,6 +96,13 @@ int io_pwrite(struct io *io, const void *buf, size_t len, uint64_t off, struct e
 
 /* The range reads as zeros afterwards; falls back to writing zeros unless IO_ZERO_FAST. */
 int io_zero(struct io *io, uint64_t off, uint64_t len, unsigned flags, struct err *err);
+
+/*
+ * Like io_pwrite of bytes [at, at+len) of src, which share their place on the medium from then on.
+ * -ENOTSUP (without text): they cannot; the caller writes them.
+ */
+int io_clone(struct io *io, uint64_t off, struct io *src, uint64_t at, uint64_t len,
+	     struct err *err);
 
 /* A hint: "not supported" is success. */
 int io_discard(struct io *io, uint64_t off, uint64_t len, struct err *err);

@@ -37,6 +37,14 @@ static int window_pwrite(struct io *io, const void *buf, size_t len, uint64_t of
 	return io_pwrite(w->inner, buf, len, w->base + off, err);
 }
 
+static int window_clone(struct io *io, uint64_t off, struct io *src, uint64_t at, uint64_t len,
+			struct err *err)
+{
+	struct window *w = window_of(io);
+
+	return io_clone(w->inner, w->base + off, src, at, len, err);
+}
+
 static int window_zero(struct io *io, uint64_t off, uint64_t len, unsigned flags, struct err *err)
 {
 	struct window *w = window_of(io);
@@ -80,6 +88,7 @@ static const struct io_ops window_ops = {
 	.name = "window",
 	.pread = window_pread,
 	.pwrite = window_pwrite,
+	.clone = window_clone,
 	.zero = window_zero,
 	.discard = window_discard,
 	.flush = window_flush,

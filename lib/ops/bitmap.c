@@ -201,7 +201,7 @@ static int merge_run(void *ctx, uint64_t off, uint64_t len, struct err *err)
 	return img_bitmap_set(m->img, m->index, off, len, err);
 }
 
-static int check_usable(const struct bitmap *b, struct err *err)
+int bitmap_check_usable(const struct bitmap *b, struct err *err)
 {
 	return b->inconsistent ? err_set(err, ESTALE,
 					 "Bitmap '%s' is inconsistent and cannot be used", b->name)
@@ -222,9 +222,9 @@ int bitmap_merge(struct img *img, const char *name, struct img *src, const char 
 		return r;
 	img_bitmap_get(img, m.index, &to);
 	img_bitmap_get(src, index, &from);
-	r = check_usable(&to, err);
+	r = bitmap_check_usable(&to, err);
 	if (r == 0)
-		r = check_usable(&from, err);
+		r = bitmap_check_usable(&from, err);
 	if (r < 0 || (img == src && m.index == index))
 		return r;
 	if (to.size != from.size)

@@ -23,6 +23,9 @@ int bitmap_enable(struct img *img, const char *name, bool enable, struct err *er
 int bitmap_merge(struct img *img, const char *name, struct img *src, const char *src_name,
 		 struct err *err);
 
+/* -ESTALE: it is inconsistent. */
+int bitmap_check_usable(const struct bitmap *b, struct err *err);
+
 /* Bytes of the disk whose bits are set. */
 int bitmap_count(struct img *img, unsigned index, uint64_t *bytes, struct err *err);
 

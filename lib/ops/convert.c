@@ -7,6 +7,9 @@
  *	        (compression: lengths are not known before, a pipe as source) a temporary file is
  *	        made first and then sent
  *	dst     copy_run → img_settle
+ *
+ * With snapshots the builder makes what the first one holds; then the new image is opened, and the
+ * others, and the disk as it is now, are written as to one that was there before.
  */
 #include "ops/convert.h"
 
@@ -23,6 +26,8 @@
 #include "io/file.h"
 #include "io/window.h"
 #include "ops/convert_bitmaps.h"
+#include "ops/convert_resume.h"
+#include "ops/convert_snapshots.h"
 
 struct conversion {
 	const struct convert_request *req;
@@ -33,6 +38,8 @@ struct conversion {
 	struct create_plan plan;
 	bool planned;
 	struct convert_bitmaps bitmaps;
+	struct convert_snapshots snapshots; /* n = 0: none are to be copied */
+	struct convert_resume resume;
 };
 
 /* ---- sources ---- */
@@ -139,6 +146,10 @@ static int check_plan(const struct conversion *c, struct err *err)
 
 	if (c->plan.data_path && c->req->pipe)
 		return err_set(err, ENOTSUP, "A stream cannot have an external data file");
+	if (c->plan.data_path && c->snapshots.n)
+		return err_set(err, ENOTSUP,
+			       "Snapshots and an external data file are not supported at the same "
+			       "time");
 	if (!c->copy.compress)
 		return 0;
 	if (c->plan.data_path)
@@ -206,20 +217,46 @@ static int plan_layer(struct conversion *c, struct err *err)
 	return 0;
 }
 
-static int begin_build(struct conversion *c, struct io *file, unsigned flags, struct build **b,
-		       struct err *err)
+static struct create_args build_args(const struct conversion *c)
 {
-	const struct create_args args = {
+	struct create_args args = {
 		.size = c->plan.size,
 		.backing = c->plan.backing,
 		.backing_format = c->plan.backing_format,
 		.opts = &c->plan.format_opts,
 		.data = c->plan.data ? target_io(c->plan.data) : NULL,
-		.bitmaps = c->bitmaps.v,
-		.n_bitmaps = c->bitmaps.n,
 	};
 
+	if (c->snapshots.n) /* they would follow what is written for snapshots: added last */
+		return args;
+	args.bitmaps = c->bitmaps.v;
+	args.n_bitmaps = c->bitmaps.n;
+	return args;
+}
+
+static int begin_build(struct conversion *c, struct io *file, unsigned flags, struct build **b,
+		       struct err *err)
+{
+	const struct create_args args = build_args(c);
+
 	return c->plan.fmt->build(file, &args, flags, b, err);
+}
+
+/* What the builder writes of an image with snapshots: the first one's disk, or nothing. */
+static int copy_first(struct conversion *c, struct build *b, struct err *err)
+{
+	struct copy_args copy = c->copy;
+	int r;
+
+	job_total(c->job, convert_snapshots_total(&c->snapshots));
+	r = convert_snapshots_first(&c->snapshots, c->plan.size, &copy.src, err);
+	if (r < 0)
+		return r;
+	copy.part = true;
+	if (!copy.src)
+		return build_finish(b, err);
+	r = copy_run(&copy, c->job, err);
+	return r < 0 && r != -ECANCELED ? convert_snapshots_context(&c->snapshots, 0, r, err) : r;
 }
 
 /* Owns b. */
@@ -228,9 +265,37 @@ static int copy_to(struct conversion *c, struct build *b, struct err *err)
 	int r;
 
 	c->copy.build = b;
-	r = copy_run(&c->copy, c->job, err);
+	r = c->snapshots.n ? copy_first(c, b, err) : copy_run(&c->copy, c->job, err);
 	c->copy.build = NULL;
 	build_close(b);
+	return r;
+}
+
+/* Snapshots, the disk as it is now, and bitmaps. */
+static int copy_layers(struct conversion *c, struct img *dst, struct err *err)
+{
+	int r = convert_snapshots_copy(&c->snapshots, &c->copy, dst, c->job, err);
+
+	if (r == 0)
+		r = convert_bitmaps_add(&c->bitmaps, c->req->src[0], dst, err);
+	return r < 0 ? r : img_settle(dst, err);
+}
+
+/* The rest of what copy_to began. */
+static int copy_on(struct conversion *c, struct io *file, struct err *err)
+{
+	struct img *dst;
+	int r;
+
+	if (!c->snapshots.n)
+		return 0;
+	/* Nobody can see the file yet: it is flushed once, when it is whole. */
+	r = img_open_io(file, c->plan.fmt->name, IMG_RDWR | IMG_UNSAFE | IMG_BORROWED, NULL, &dst,
+			err);
+	if (r < 0)
+		return r;
+	r = copy_layers(c, dst, err);
+	io_close(&dst->io);
 	return r;
 }
 
@@ -244,26 +309,42 @@ static int not_made(const struct conversion *c, int r, struct err *err)
 	return err_ctx(err, r, "%s: error while converting %s", c->req->path, c->plan.fmt->name);
 }
 
+static int open_target(struct conversion *c, struct target **target, struct build **b,
+		       struct err *err)
+{
+	unsigned flags = c->req->target_flags | (c->req->resume ? TARGET_PARTIAL : 0);
+	int r = target_open(c->req->path, flags, &c->plan.all, target, err);
+
+	c->resume.opened = c->req->resume && r == 0;
+	if (r == 0)
+		r = create_open_data(&c->plan, c->req->target_flags, err);
+	if (r == 0)
+		r = begin_build(c, target_io(*target), 0, b, err);
+	return r < 0 ? not_made(c, r, err) : 0;
+}
+
 static int to_file(struct conversion *c, struct err *err)
 {
 	struct target *target = NULL;
 	struct build *b = NULL;
-	int r = target_open(c->req->path, c->req->target_flags, &c->plan.all, &target, err);
+	int r = 0;
 
+	if (c->req->resume)
+		r = convert_resume_begin(&c->resume, c->req, &c->plan, err);
+	c->copy.journal = c->resume.journal;
 	if (r == 0)
-		r = create_open_data(&c->plan, c->req->target_flags, err);
+		r = open_target(c, &target, &b, err);
 	if (r == 0)
-		r = begin_build(c, target_io(target), 0, &b, err);
-	if (r < 0)
-		not_made(c, r, err);
-	else
 		r = copy_to(c, b, err);
+	if (r == 0)
+		r = copy_on(c, target_io(target), err);
 	if (r == 0) {
 		r = create_commit(&c->plan, target, err);
 		if (r < 0)
 			not_made(c, r, err);
 	}
 	target_close(target);
+	convert_resume_end(&c->resume, c->req, r);
 	return r;
 }
 
@@ -323,6 +404,8 @@ static int by_spool(struct conversion *c, struct err *err)
 	if (r == 0)
 		r = copy_to(c, b, err);
 	if (r == 0)
+		r = copy_on(c, target_io(target), err);
+	if (r == 0)
 		r = send_file(c, target_io(target), err);
 	target_close(target); /* never committed */
 	return r;
@@ -331,8 +414,11 @@ static int by_spool(struct conversion *c, struct err *err)
 static int to_pipe(struct conversion *c, struct err *err)
 {
 	struct build *b = NULL;
-	int r = begin_build(c, c->req->pipe, BUILD_STREAM, &b, err);
+	int r;
 
+	if (c->snapshots.n)
+		return by_spool(c, err);
+	r = begin_build(c, c->req->pipe, BUILD_STREAM, &b, err);
 	if (r < 0)
 		return r;
 	if (b->two_pass && (c->copy.compress || c->req->stream)) {
@@ -347,6 +433,14 @@ static int no_bitmaps(const struct format *fmt, struct err *err)
 	return err_set(err, ENOTSUP, "Format driver '%s' does not support bitmaps", fmt->name);
 }
 
+static int check_snapshots(const struct conversion *c, struct err *err)
+{
+	const struct convert_snapshots *s = &c->snapshots;
+	const struct create_args args = build_args(c);
+
+	return s->n ? c->plan.fmt->snapshots->creatable(&args, s->list, s->n, err) : 0;
+}
+
 static int to_new_image(struct conversion *c, struct err *err)
 {
 	struct opts opts = {0};
@@ -356,6 +450,8 @@ static int to_new_image(struct conversion *c, struct err *err)
 	if (r == 0 && c->req->bitmaps &&
 	    (!fmt->bitmaps || !fmt->bitmaps->creatable(&c->plan.format_opts)))
 		r = no_bitmaps(fmt, err);
+	if (r == 0)
+		r = check_snapshots(c, err);
 	if (r == 0)
 		r = plan_layer(c, err);
 	if (r == 0)
@@ -381,6 +477,11 @@ static int to_existing(struct conversion *c, struct err *err)
 	c->copy.dst_zero = c->req->dst_is_zero;
 	if (c->req->bitmaps && !img_has_bitmaps(dst))
 		return no_bitmaps(dst->fmt, err);
+	if (c->snapshots.n) {
+		r = convert_snapshots_check(&c->snapshots, dst, err);
+		job_total(c->job, convert_snapshots_total(&c->snapshots));
+		return r < 0 ? r : copy_layers(c, dst, err);
+	}
 	r = copy_run(&c->copy, c->job, err);
 	if (r == 0 && c->req->bitmaps)
 		r = convert_bitmaps_add(&c->bitmaps, c->req->src[0], dst, err);
@@ -396,6 +497,8 @@ int convert(const struct convert_request *req, struct job *job, struct err *err)
 		r = join_sources(&c, err);
 	if (r == 0 && req->bitmaps)
 		r = convert_bitmaps_find(req, &c.bitmaps, err);
+	if (r == 0 && req->snapshots)
+		r = convert_snapshots_find(req, &c.snapshots, err);
 	if (r == 0)
 		r = cut_sources(&c, err);
 	if (r == 0)
@@ -405,5 +508,6 @@ int convert(const struct convert_request *req, struct job *job, struct err *err)
 	io_close(c.window);
 	io_close(c.joined);
 	convert_bitmaps_free(&c.bitmaps);
+	convert_snapshots_free(&c.snapshots);
 	return r;
 }

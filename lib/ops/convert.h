@@ -35,15 +35,32 @@ struct convert_request {
 
 	/* Copy the bitmaps of the one source as well; without the inconsistent ones, or refuse. */
 	bool bitmaps, skip_broken_bitmaps;
+	/*
+	 * Copy its internal snapshots as well, and what they keep of a machine's state; it is opened
+	 * read-only and shows the disk as it is now. dst must have none, and be as large.
+	 */
+	bool snapshots;
 
-	/* src, layer, backing_size, build, dst and dst_zero are filled in. */
+	/*
+	 * For path: what an interrupted conversion leaves stays as PATH.partial, with a journal
+	 * beside it, and the same conversion goes on with it; see convert_resume.h. view: the
+	 * source's snapshot, NULL: none. kept: whether there is something to go on with after an
+	 * error; may be NULL.
+	 */
+	bool resume;
+	const char *view;
+	bool *kept;
+
+	/* src, layer, backing_size, build, dst, dst_zero and journal are filled in. */
 	struct copy_args copy;
 };
 
 /*
  * -ESTALE: a bitmap is inconsistent. -EINVAL: source and target are the same, or what was asked for does not fit together. Other
  * errors as of create_prepare, target_open and copy_run. job->cancelled: -ECANCELED. After an error
- * a new target is not there; an existing one (dst, a device) is half written.
+ * a new target is not there; an existing one (dst, a device) is half written. With resume also -EBUSY:
+ * somebody else is at it; -ENOTSUP: what can be had only in one go; -EINVAL, -EUCLEAN: what is there
+ * is of another conversion, or not what the source holds now.
  */
 int convert(const struct convert_request *req, struct job *job, struct err *err);
 

@@ -76,10 +76,28 @@ int convert_bitmaps_find(const struct convert_request *req, struct convert_bitma
 	return r;
 }
 
+/* Before any is added; the last one first, as the peer tells it. */
+static int check_new(const struct convert_bitmaps *b, struct img *dst, struct err *err)
+{
+	for (unsigned i = b->n, index; i-- > 0;) {
+		struct err none = {0};
+		int r = bitmap_find(dst, b->v[i].name, &index, &none);
+
+		if (r == 0)
+			return err_set(err, EEXIST,
+				       "Failed to create bitmap %s: Bitmap already exists: %s",
+				       b->v[i].name, b->v[i].name);
+		if (r != -ENOENT)
+			return err_set(err, -r, "Failed to create bitmap %s: %s", b->v[i].name,
+				       none.msg);
+	}
+	return 0;
+}
+
 int convert_bitmaps_add(const struct convert_bitmaps *b, struct img *src, struct img *dst,
 			struct err *err)
 {
-	int r = 0;
+	int r = check_new(b, dst, err);
 
 	for (unsigned i = 0; r == 0 && i < b->n; i++) {
 		const struct create_bitmap *m = &b->v[i];
@@ -88,8 +106,10 @@ int convert_bitmaps_add(const struct convert_bitmaps *b, struct img *src, struct
 		if (r < 0)
 			return err_ctx(err, r, "Failed to create bitmap %s", m->name);
 		r = bitmap_merge(dst, m->name, src, m->name, err);
-		if (r < 0)
+		if (r < 0) {
+			bitmap_remove(dst, m->name, NULL); /* it says less than it should */
 			return err_ctx(err, r, "Failed to populate bitmap %s", m->name);
+		}
 	}
 	return r;
 }

@@ -2,6 +2,7 @@
 /* The engine of convert; see copy.h. */
 #include "ops/copy.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <stdlib.h>
 #include <time.h>
@@ -23,14 +24,14 @@
 
 /* ---- turns ---- */
 
-/* False: somebody failed, nothing is to be done any more. */
+/* False: somebody failed, it will never come. */
 static bool turn_wait(struct copy *copy, uint64_t ticket)
 {
 	LOCK_SCOPE(&copy->turn_lock);
 
 	while (copy->turn != ticket && !atomic_load(&copy->stop))
 		pthread_cond_wait(&copy->turn_cond, &copy->turn_lock);
-	return !atomic_load(&copy->stop);
+	return copy->turn == ticket;
 }
 
 static void turn_pass(struct copy *copy)
@@ -47,6 +48,7 @@ static void stop_all(struct copy *copy)
 
 	atomic_store(&copy->stop, true);
 	pthread_cond_broadcast(&copy->turn_cond);
+	copy_note_stop(copy);
 }
 
 /* ---- one chunk ---- */
@@ -79,14 +81,14 @@ static void throttle(struct copy *copy, uint64_t len)
 	}
 }
 
-/* In the turn: a place for everything, and the data too if that has to be in order. */
+/* In the turn: a place for everything, and the data too if that has to be in order. 1: it never came. */
 static int do_turn(struct worker *w, const struct chunk *c, struct err *err)
 {
 	struct copy *copy = w->copy;
 	int r;
 
 	if (!copy->any_order && !turn_wait(copy, c->ticket))
-		return 0;
+		return 1;
 	r = c->zero ? copy_zero(copy, c, err) : copy_place(w, err);
 	if (r == 0 && !c->zero && copy->writing && copy->write_in_turn)
 		r = copy_write(w, err);
@@ -105,20 +107,28 @@ static int offload_chunk(struct worker *w, const struct chunk *c, struct err *er
 		.kind = RUN_DATA, .off = c->off, .len = len, .mem = w->buf, .mem_len = len};
 	w->n_runs = 1;
 	r = do_turn(w, c, err);
-	if (r < 0 || atomic_load(&w->copy->stop) || copy_offload(w, c))
+	if (r != 0 || copy_offload(w, c))
 		return r;
 	r = copy_read(w, c, err);
 	return r < 0 ? r : copy_write(w, err);
 }
 
+/* 1: it was not done, because somebody failed. What has its place is finished in any case. */
 static int do_chunk(struct worker *w, const struct chunk *c, struct err *err)
 {
 	struct copy *copy = w->copy;
 	int r;
 
+	w->n_runs = 0;
+	if (copy->kept && !c->zero)
+		throttle(copy, c->len);
+	if (copy->kept)
+		return copy_verify(w, c, err);
 	if (c->zero)
 		return do_turn(w, c, err);
 	throttle(copy, c->len);
+	if (copy->clone)
+		return copy_clone(w, c, err);
 	if (atomic_load(&copy->offload))
 		return offload_chunk(w, c, err);
 	r = copy_read(w, c, err);
@@ -126,7 +136,7 @@ static int do_chunk(struct worker *w, const struct chunk *c, struct err *err)
 		r = copy_scan(w, c, err);
 	if (r == 0)
 		r = do_turn(w, c, err);
-	if (r == 0 && copy->writing && !copy->write_in_turn && !atomic_load(&copy->stop))
+	if (r == 0 && copy->writing && !copy->write_in_turn)
 		r = copy_write(w, err);
 	return r;
 }
@@ -150,11 +160,11 @@ static int worker_init(struct worker *w, struct copy *copy, struct err *err)
 	*w = (struct worker){.copy = copy};
 	w->run = calloc(runs, sizeof(*w->run));
 	if (!w->run || posix_memalign((void **)&w->buf, 4096, copy->cap) ||
-	    (a->compress && posix_memalign((void **)&w->out, 4096, copy->cap)))
+	    ((a->compress || copy->kept) && posix_memalign((void **)&w->out, 4096, copy->cap)))
 		return err_nomem(err, copy->cap, "a copy buffer");
-	if (a->compress) {
+	if (a->compress && !copy->kept) {
 		const struct codec_params params = {
-			.type = a->build->codec,
+			.type = copy->codec,
 			.level = a->level,
 			.unit = copy->unit,
 			.narrow = a->narrow,
@@ -172,6 +182,8 @@ static int take_chunk(struct worker *w, struct chunk *c, struct err *err)
 	LOCK_SCOPE(&copy->plan_lock);
 	int r = plan_next(&copy->plan, c, w->buf, err);
 
+	if (r > 0)
+		copy_note_take(copy, c);
 	if (r <= 0 || !copy->plan.stream)
 		return r;
 	if (copy->args->build) {
@@ -197,7 +209,9 @@ static int copy_chunks(struct worker *w, struct err *err)
 		if (r <= 0)
 			break;
 		r = do_chunk(w, &c, err);
-		if (r < 0)
+		if (r == 0)
+			r = copy_note_done(w, &c, err);
+		if (r != 0)
 			break;
 		if (copy->writing)
 			job_advance(copy->job, c.len);
@@ -222,13 +236,13 @@ static int work(void *ctx, unsigned index, struct err *err)
 
 /* ---- the whole ---- */
 
-/* One pass over the source. */
-static int run_pass(struct copy *copy, struct err *err)
+int copy_pass(struct copy *copy, struct err *err)
 {
 	const struct copy_args *a = copy->args;
 	unsigned n = a->workers ? a->workers : work_cpus();
 
-	copy->plan.pos = copy->plan.tickets = copy->turn = 0;
+	copy->plan.pos = copy->start;
+	copy->plan.tickets = copy->turn = 0;
 	copy->plan.ext.len = 0;
 	copy->plan.count = copy->writing;
 	return work_run(n, work, copy, err);
@@ -240,7 +254,7 @@ static int run_two_passes(struct copy *copy, struct err *err)
 	int r;
 
 	copy->writing = false;
-	r = run_pass(copy, err);
+	r = copy_pass(copy, err);
 	if (r == 0)
 		r = build_finish(copy->args->build, err);
 	if (r < 0)
@@ -249,11 +263,30 @@ static int run_two_passes(struct copy *copy, struct err *err)
 	copy->placed = 0;
 	copy->placing = false;
 	copy->writing = true;
-	r = run_pass(copy, err);
+	r = copy_pass(copy, err);
 	if (r == 0 && copy->placed != placed)
 		return err_set(err, EIO, "%s: the source changed while it was read",
 			       copy->args->src->name);
 	return r;
+}
+
+static void init_target(struct copy *copy)
+{
+	const struct copy_args *args = copy->args;
+	struct img *img = args->dst && io_is_img(args->dst) ? io_img(args->dst) : NULL;
+
+	copy->out = args->build ? args->build->data : args->dst;
+	if (args->build) {
+		copy->unit = args->build->unit;
+		copy->codec = args->build->codec;
+		return;
+	}
+	copy->unit = img ? img->unit : 1;
+	if (!args->compress)
+		return;
+	assert(img && img->fmt->place_coded);
+	copy->coded_out = img;
+	copy->codec = img->codec;
 }
 
 static void init(struct copy *copy, const struct copy_args *args, struct job *job)
@@ -266,11 +299,7 @@ static void init(struct copy *copy, const struct copy_args *args, struct job *jo
 	pthread_mutex_init(&copy->rate_lock, NULL);
 	pthread_mutex_init(&copy->warn_lock, NULL);
 	pthread_cond_init(&copy->turn_cond, NULL);
-	copy->out = args->build ? args->build->data : args->dst;
-	if (args->build)
-		copy->unit = args->build->unit;
-	else
-		copy->unit = io_is_img(args->dst) ? io_img(args->dst)->unit : 1;
+	init_target(copy);
 	copy->min_zero = sparse;
 	copy->granule = sparse ? UINT64_C(1) << (63 - __builtin_clzll(max_u64(sparse, 512))) : 4096;
 	atomic_init(&copy->offload, args->offload);
@@ -282,6 +311,7 @@ static void init(struct copy *copy, const struct copy_args *args, struct job *jo
 							     : 0,
 		.backing_size = args->backing_size,
 		.above = args->above,
+		.base = args->base,
 		.stream = args->src->caps & IO_STREAM,
 		.all_data = !sparse && !args->above,
 		.salvage = args->salvage,
@@ -302,6 +332,27 @@ static void destroy(struct copy *copy)
 	pthread_cond_destroy(&copy->turn_cond);
 }
 
+/* One pass, behind what a journal says is done. */
+static int run_one_pass(struct copy *copy, struct err *err)
+{
+	int r = copy_notes_open(copy, err);
+
+	if (r == 0 && copy->args->journal)
+		r = copy_resume(copy, err);
+	if (r == 0) {
+		int last;
+
+		r = copy_pass(copy, err);
+		/* After a failure, too: that is what it is for. */
+		last = copy_note_last(copy, r < 0 ? NULL : err);
+		r = r < 0 ? r : last;
+	}
+	copy_notes_close(copy);
+	if (r == 0 && copy->args->build)
+		r = build_finish(copy->args->build, err);
+	return r;
+}
+
 int copy_run(const struct copy_args *args, struct job *job, struct err *err)
 {
 	struct build *b = args->build;
@@ -309,15 +360,11 @@ int copy_run(const struct copy_args *args, struct job *job, struct err *err)
 	int r;
 
 	init(&copy, args, job);
-	job_total(job, copy.plan.stream ? 0 : copy.plan.size);
+	if (!args->part)
+		job_total(job, copy.plan.stream ? 0 : copy.plan.size);
 	r = copy_prepare_target(&copy, err);
-	if (r == 0 && b && b->two_pass) {
-		r = run_two_passes(&copy, err);
-	} else if (r == 0) {
-		r = run_pass(&copy, err);
-		if (r == 0 && b)
-			r = build_finish(b, err);
-	}
+	if (r == 0)
+		r = b && b->two_pass ? run_two_passes(&copy, err) : run_one_pass(&copy, err);
 	destroy(&copy);
 	return r;
 }

@@ -14,6 +14,7 @@
 
 #include "image/build.h"
 #include "image/img.h"
+#include "ops/journal.h"
 
 struct copy_args {
 	/* Source. Its size is io_size, or unknown for an IO_STREAM (read with stream_read). */
@@ -25,6 +26,10 @@ struct copy_args {
 	/* 0: everything. Else src is an image, dst the one at this depth of its chain: only what the
 	 * layers above it hold is copied, zeros by what the maps say. */
 	unsigned above;
+	/* NULL: everything. Else src and base are views of one image, and dst holds what base does, in
+	 * its size: only what is stored elsewhere for src than for base is copied, and zeros where
+	 * they are new. */
+	struct io *base;
 
 	/* Target: one of the two. dst may be larger than src. */
 	struct build *build;
@@ -33,7 +38,7 @@ struct copy_args {
 
 	/* Shortest run of zeros that is not written, bytes, as 16 MiB if more; 0: write them all. */
 	uint64_t sparse;
-	bool compress;    /* needs build */
+	bool compress;    /* needs build, or as dst an image that takes coded units */
 	int level;        /* of compression; 0: default */
 	bool narrow;      /* deflate with a 4 KiB window */
 	bool unordered;   /* give out places as the workers come: faster, not reproducible */
@@ -41,16 +46,29 @@ struct copy_args {
 	bool salvage;     /* what cannot be read becomes zeros */
 	unsigned workers; /* 0: as many as CPUs */
 	uint64_t rate;    /* bytes of guest data per second; 0: no limit */
+	bool part;        /* of a larger job, whose total is known */
+
+	/*
+	 * Where it is noted how far the copy is, or NULL. What the checkpoints that are there say is
+	 * in the target is compared with the source, the rest is cut off, and the copy goes on behind
+	 * it. Needs build, in a file that grows, and a source with a size; not unordered, salvage or
+	 * a preallocated target.
+	 */
+	struct journal *journal;
+	uint64_t checkpoint; /* bytes of data between two of them; 0: 8 MiB, growing to 256 MiB */
 
 	/* What salvage could not read, a line each; from one thread at a time. May be NULL. */
 	void (*warn)(void *ctx, const char *text);
 	void *warn_ctx;
+	/* With a journal: bytes of the disk that were there and are the source's. May be NULL. */
+	void (*resumed)(void *ctx, uint64_t bytes);
 };
 
 /*
  * Copies; with build, up to and including build_finish. -ECANCELED when job was cancelled; what
  * reading and writing fail with, the text beginning "error while reading at byte N". The first
- * error stops all workers. job counts guest bytes.
+ * error stops all workers. job counts guest bytes. With a journal: -EUCLEAN, -EINVAL: it cannot be
+ * continued; after other errors it can, as after a crash.
  */
 int copy_run(const struct copy_args *args, struct job *job, struct err *err);
 

@@ -22,6 +22,7 @@ static enum class classify(const struct plan *p) {
 	const struct extent *e = &p->ext;
 
 	if (p->above && e->depth >= p->above) return IS_KEPT;
+	if (p->same) return IS_KEPT;
 	if (p->layer && e->kind == EXT_ABSENT && e->off < p->below) return IS_KEPT;
 	if (p->layer && e->kind != EXT_DATA && e->kind != EXT_CODED &&
 	    e->off >= p->backing_size) return IS_KEPT; /* zeros anyway */
@@ -36,6 +37,65 @@ static void cut_at(struct extent *e, uint64_t border)
 		e->len = border - e->off;
 }
 
+/* Of two views of one image: whether they have the same there. Cuts e to where that is so. */
+static int compare_base(struct plan *p, struct extent *e, bool *same, struct err *err)
+{
+	uint64_t size = io_size(p->base), end = round_up(size, p->align);
+	struct extent b;
+	int r;
+
+	cut_at(e, size);
+	cut_at(e, end);
+	/* The unit in which the base ends may hold anything behind that. */
+	*same = e->off >= end && !extent_is_data(e);
+	if (e->off >= size)
+		return 0;
+	r = io_map(p->base, e->off, e->len, &b, err);
+	if (r < 0)
+		return r;
+	e->len = b.len;
+	if (extent_is_data(e) || extent_is_data(&b))
+		*same = e->kind == b.kind && e->io == b.io && e->host == b.host;
+	else
+		*same = true;
+	return 0;
+}
+
+/* What is the same goes on over extents of any kind: units are made of smaller ones. */
+static int extend_same(struct plan *p, struct err *err)
+{
+	uint64_t at = p->ext.off + p->ext.len, most = min_u64(p->size - p->ext.off, 2 * p->chunk);
+	int r = 0;
+
+	while (r == 0 && p->ext.len < most) {
+		struct extent e;
+		bool same = false;
+
+		r = io_map(p->src, at, most - p->ext.len, &e, err);
+		if (r == 0)
+			r = compare_base(p, &e, &same, err);
+		if (!same)
+			break;
+		p->ext.len += e.len;
+		at += e.len;
+	}
+	return r;
+}
+
+static int ask_extent(struct plan *p, uint64_t at, struct err *err)
+{
+	struct extent *e = &p->ext;
+	int r = p->layer ? img_map_layer(p->layer, at, p->size - at, e, err)
+			 : io_map(p->src, at, p->size - at, e, err);
+
+	p->same = false;
+	if (r == 0 && p->base)
+		r = compare_base(p, e, &p->same, err);
+	if (r == 0 && p->same)
+		r = extend_same(p, err);
+	return r == 0 && !p->same ? extent_look_below(p->src, e, err) : r;
+}
+
 /* Makes ext the extent at `at`. */
 static int find_extent(struct plan *p, uint64_t at, struct err *err)
 {
@@ -44,13 +104,9 @@ static int find_extent(struct plan *p, uint64_t at, struct err *err)
 
 	if (at >= e->off && at - e->off < e->len)
 		return 0;
-	if (p->layer)
-		r = img_map_layer(p->layer, at, p->size - at, e, err);
-	else
-		r = io_map(p->src, at, p->size - at, e, err);
-	if (r == 0)
-		r = extent_look_below(p->src, e, err);
+	r = ask_extent(p, at, err);
 	if (r < 0 && p->salvage) {
+		p->same = false;
 		*e = (struct extent){.kind = EXT_DATA, .off = at};
 		e->len = min_u64(p->align, p->size - at);
 		return 0;

@@ -62,11 +62,14 @@ static int prepare_image(struct copy *copy, struct err *err)
 	struct img *img = io_is_img(copy->out) ? io_img(copy->out) : NULL;
 	bool allocates = img && img->fmt->place;
 
+	if (copy->args->above && allocates && (img->data->caps & IO_CLONES))
+		copy->clone = img;
 	copy->any_order = !allocates;
 	copy->write_in_turn = allocates;
 	copy->skip_zeros = copy->args->dst_zero;
 	copy->plan.want_zeros = !copy->args->dst_zero;
-	if (copy->args->dst_zero || copy->args->layer || copy->args->above || (img && img->backing))
+	if (copy->args->dst_zero || copy->args->layer || copy->args->above || copy->args->base ||
+	    (img && img->backing))
 		return 0;
 	return clear_target(copy, err);
 }
@@ -191,6 +194,13 @@ static int write_at(struct copy *copy, const void *mem, size_t len, uint64_t hos
 	return r < 0 && r != -ENOTSUP ? r : io_pwrite(copy->out, mem, len, host, err);
 }
 
+/* Zeros in a place that reads so, from guest offset off on: nothing to write. */
+void copy_note_hole(struct copy *copy, uint64_t off, uint64_t len)
+{
+	if (copy->args->build)
+		build_hole(copy->args->build, off, len);
+}
+
 /* Parts of a data run that are zeros stay holes. */
 static int write_sparse(struct copy *copy, const struct run *run, struct err *err)
 {
@@ -201,7 +211,9 @@ static int write_sparse(struct copy *copy, const struct run *run, struct err *er
 		bool zero;
 		size_t n = copy_same(copy, run->mem, at, run->mem_len, &zero);
 
-		if (!zero)
+		if (zero)
+			copy_note_hole(copy, run->off + at, n);
+		else
 			r = write_at(copy, run->mem + at, n, run->host + at, err);
 		at += n;
 	}
@@ -221,6 +233,12 @@ int copy_write(struct worker *w, struct err *err)
 
 		if (run->kind == RUN_ZERO)
 			continue;
+		if (run->kind == RUN_CODED && copy->coded_out) {
+			r = img_write_coded(copy->coded_out, run->mem, run->mem_len, run->off, err);
+			if (r < 0)
+				return write_failed(run, r, err);
+			continue;
+		}
 		/* Neighbours here and there: compressed units above all. */
 		while (i < w->n_runs && !(sparse && run->kind == RUN_DATA) &&
 		       w->run[i].kind == run->kind && w->run[i].mem == run->mem + len &&

@@ -14,6 +14,7 @@
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include "base/bytes.h"
 #include "base/cleanup.h"
@@ -36,6 +37,7 @@ struct pass {
 	struct job *job;
 	struct img *overlay;
 	bool drop;
+	bool clones;          /* the overlay may share blocks with other files */
 	uint64_t unit, chunk; /* bytes */
 	uint64_t size;
 
@@ -221,6 +223,30 @@ static int keep_coded(struct worker *w, uint64_t off, uint64_t len, unsigned cha
 	return img_write_coded(overlay, w->out, (size_t)n, off, err);
 }
 
+/* Data that were read from the old backing file; the overlay may share their blocks with it. */
+static int keep_plain(struct worker *w, uint64_t off, uint64_t len, unsigned char *data,
+		      struct err *err)
+{
+	struct pass *p = w->pass;
+	struct io *old = p->pair.a.io;
+	struct extent e = {.len = len};
+	int r = 0;
+
+	for (; r == 0 && len; off += e.len, data += e.len, len -= e.len) {
+		struct img_source src = {.mem = data, .loaded = true};
+
+		e.len = len;
+		if (p->clones && off < io_size(old)) {
+			r = io_map(old, off, min_u64(len, io_size(old) - off), &e, err);
+			src.io = e.kind == EXT_DATA ? e.io : NULL;
+			src.at = e.host;
+		}
+		if (r == 0)
+			r = img_write_from(p->overlay, &src, e.len, off, err);
+	}
+	return r;
+}
+
 static int keep_data(struct worker *w, uint64_t off, uint64_t len, unsigned char *data,
 		     struct err *err)
 {
@@ -228,7 +254,7 @@ static int keep_data(struct worker *w, uint64_t off, uint64_t len, unsigned char
 	int r = 0;
 
 	if (!w->encoder)
-		return io_pwrite(&w->pass->overlay->io, data, len, off, err);
+		return keep_plain(w, off, len, data, err);
 	for (uint64_t n; r == 0 && len; off += n, data += n, len -= n) {
 		n = min_u64(len, round_up(off + 1, unit) - off);
 		r = keep_coded(w, off, n, data, err);
@@ -344,6 +370,7 @@ static int run_pass(const struct rebase_args *args, bool drop, struct job *job, 
 		.job = job,
 		.overlay = overlay,
 		.drop = drop,
+		.clones = overlay->data->caps & IO_CLONES,
 		.unit = overlay->unit,
 		.size = io_size(&overlay->io),
 		.pair.a.io = drop ? &overlay->io : old,
@@ -393,6 +420,22 @@ int rebase_open_backing(const struct img *overlay, const char *name, const char 
 	}
 	*out = img;
 	return 0;
+}
+
+int rebase_check_name(const struct img *overlay, const char *name, struct err *err)
+{
+	struct io *file = img_bottom(overlay);
+	CLEANUP_FREE char *path = NULL;
+	struct file_stat now;
+	struct stat st;
+
+	/* What cannot be opened as a file has other errors. */
+	if (!name || !file || img_resolve_name(file->name, name, &path, NULL) < 0 ||
+	    stat(path, &st) < 0 || file_stat(file, &now, NULL) < 0)
+		return 0;
+	if (now.dev != st.st_dev || now.ino != st.st_ino)
+		return 0;
+	return err_set(err, ELOOP, "'%s' would be in its own backing chain", overlay->io.name);
 }
 
 /* The error of the peer for it. A long name must leave room for the reason. */

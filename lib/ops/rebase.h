@@ -27,6 +27,12 @@ struct rebase_args {
 int rebase_open_backing(const struct img *overlay, const char *name, const char *format,
 			unsigned flags, struct img **out, struct err *err);
 
+/*
+ * For the unsafe mode, which opens nothing: -ELOOP when a name (NULL: none) means the overlay itself,
+ * which could never be opened again.
+ */
+int rebase_check_name(const struct img *overlay, const char *name, struct err *err);
+
 /* img_set_backing with the texts of rebase: all that the unsafe mode does. */
 int rebase_set_backing(struct img *overlay, const char *name, const char *format,
 		       struct img *backing, struct err *err);

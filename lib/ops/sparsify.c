@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 /*
  * Freeing zeros in place; see sparsify.h. Workers take pieces of what is stored from one cursor, read
- * them, and clear the runs of whole units that are zeros.
+ * them, and clear the runs of whole grains that are zeros.
  */
 #include "ops/sparsify.h"
 
@@ -21,7 +21,8 @@
 struct sparsify {
 	struct img *img;
 	struct job *job;
-	uint64_t granule; /* bytes; a power of two */
+	/* Bytes, powers of two: what can become zeros, of data, and of the rest. */
+	uint64_t fine, coarse;
 	pthread_mutex_t lock;
 	uint64_t next; /* offset to look at */
 	bool ended;    /* somebody failed */
@@ -30,7 +31,7 @@ struct sparsify {
 
 /* A part of the disk that is stored here, in whole granules but for the disk's end. */
 struct piece {
-	uint64_t off, len;
+	uint64_t off, len, granule;
 	bool zero; /* known without reading: space set aside */
 };
 
@@ -46,16 +47,43 @@ static bool take_piece(struct sparsify *s, const struct extent *ext, struct piec
 	if (ext->kind == EXT_ZERO && s->img->unit == 1)
 		return false;
 	p->zero = ext->kind == EXT_ZERO;
-	p->off = round_up(ext->off, s->granule);
+	p->granule = ext->kind == EXT_DATA ? s->fine : s->coarse;
+	p->off = round_up(ext->off, p->granule);
 	if (end < size)
-		end = round_down(end, s->granule);
+		end = round_down(end, p->granule);
 	if (!p->zero)
-		end = min_u64(end, p->off + max_u64(PIECE, s->granule));
+		end = min_u64(end, p->off + max_u64(PIECE, p->granule));
 	if (end <= p->off)
 		return false;
 	p->len = end - p->off;
 	s->next = end;
 	return true;
+}
+
+/* What is stored at `from`. Of an external data file holes are nothing that could be freed. */
+static int map_stored(struct sparsify *s, uint64_t from, struct extent *ext, struct err *err)
+{
+	struct io *data = s->img->data;
+	struct extent part;
+	uint64_t stop;
+	int r = img_map_layer(s->img, from, io_size(&s->img->io) - from, ext, err);
+
+	if (r < 0 || ext->kind != EXT_DATA || data == s->img->file || ext->host >= io_size(data))
+		return r;
+	r = io_map(data, ext->host, min_u64(ext->len, io_size(data) - ext->host), &part, err);
+	if (r < 0)
+		return r;
+	stop = ext->off + part.len;
+	if (part.kind == EXT_DATA) {
+		stop = round_up(stop, s->fine);
+	} else if (part.len == ext->len || round_down(stop, s->fine) > ext->off) {
+		ext->kind = EXT_ABSENT;
+		stop = part.len == ext->len ? stop : round_down(stop, s->fine);
+	} else { /* a granule that is a hole in part */
+		stop = round_up(ext->off + 1, s->fine);
+	}
+	ext->len = min_u64(ext->len, stop - ext->off);
+	return 0;
 }
 
 /* 1: p is the next piece; 0: there is none. */
@@ -72,7 +100,7 @@ static int next_piece(struct sparsify *s, struct piece *p, struct err *err)
 		if (job_cancelled(s->job))
 			r = err_set(err, ECANCELED, "%s: cancelled", s->img->io.name);
 		else
-			r = img_map_layer(s->img, from, size - from, &ext, err);
+			r = map_stored(s, from, &ext, err);
 		if (r == 0) {
 			r = take_piece(s, &ext, p);
 			job_advance(s->job, s->next - from);
@@ -104,8 +132,8 @@ static int clear_runs(struct sparsify *s, const struct piece *p, const unsigned 
 	uint64_t run = 0; /* bytes of zeros before `at` */
 	int r = 0;
 
-	for (uint64_t at = 0; r == 0 && at < p->len; at += s->granule) {
-		uint64_t n = min_u64(s->granule, p->len - at);
+	for (uint64_t at = 0; r == 0 && at < p->len; at += p->granule) {
+		uint64_t n = min_u64(p->granule, p->len - at);
 		bool zero = bytes_are_zero(buf + at, n);
 
 		if (zero)
@@ -123,7 +151,7 @@ static int clear_runs(struct sparsify *s, const struct piece *p, const unsigned 
 static int scan(void *ctx, unsigned worker, struct err *err)
 {
 	struct sparsify *s = ctx;
-	uint64_t most = max_u64(PIECE, s->granule);
+	uint64_t most = max_u64(PIECE, s->coarse);
 	CLEANUP_FREE unsigned char *buf = malloc(most);
 	struct piece p = {0};
 	int r;
@@ -150,13 +178,16 @@ static int scan(void *ctx, unsigned worker, struct err *err)
 	return r;
 }
 
-static uint64_t storage(const struct img *img)
+static uint64_t storage_of(struct io *io)
 {
 	struct file_stat st;
 
-	if (!io_is_file(img->file) || file_stat(img->file, &st, NULL) < 0)
-		return 0;
-	return st.allocated;
+	return io_is_file(io) && file_stat(io, &st, NULL) == 0 ? st.allocated : 0;
+}
+
+static uint64_t storage(const struct img *img)
+{
+	return storage_of(img->file) + (img->data != img->file ? storage_of(img->data) : 0);
 }
 
 int sparsify_run(struct img *img, unsigned workers, struct sparsify_result *res, struct job *job,
@@ -171,7 +202,8 @@ int sparsify_run(struct img *img, unsigned workers, struct sparsify_result *res,
 	if (!(img->fmt->caps & FMT_WRITE))
 		return err_set(err, ENOTSUP, "%s: images of the format '%s' cannot be sparsified",
 			       img->io.name, img->fmt->name);
-	s.granule = img->unit > 1 ? img->unit : GRANULE_MIN;
+	s.coarse = img->unit > 1 ? img->unit : GRANULE_MIN;
+	s.fine = img->unit > 1 ? img->grain : GRANULE_MIN;
 	job_total(job, io_size(&img->io));
 	res->storage_before = storage(img);
 	r = work_run(workers ? workers : work_cpus(), scan, &s, err);

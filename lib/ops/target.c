@@ -3,6 +3,7 @@
  * Where new images are made; see target.h.
  *
  *   absent, or empty, or with FORCE  →  unnamed file  →  target_commit: link, or rename over
+ *   the same with PARTIAL            →  PATH.partial  →  target_commit: rename
  *   block device, or IN_PLACE        →  the file itself
  *
  * A file that is about to be replaced is held open, locked, until the end: so a disk in use by a
@@ -43,6 +44,7 @@ struct target {
 	char *path;     /* where the file will be: links in the last component are followed */
 	char *temp;     /* its name until then; NULL: it has none, or was there before */
 	bool unnamed;   /* made with O_TMPFILE */
+	bool partial;   /* temp is a name that stays, and may have been there */
 	bool in_place;
 	bool created; /* in place, and it was not there before */
 	bool committed;
@@ -196,10 +198,56 @@ static unsigned file_flags(unsigned flags)
 	       (flags & TARGET_UNSAFE ? FILE_UNSAFE : 0U);
 }
 
+/* The name is on disk when its directory is. Some file systems cannot be asked for that. */
+static int sync_name(const struct target *t, struct err *err)
+{
+	CLEANUP_FREE char *dir = NULL;
+	CLEANUP_FD int fd = -1;
+
+	if (asprintf(&dir, "%.*s.", dir_len(t->path), t->path) < 0)
+		return err_nomem(err, strlen(t->path), "a file name");
+	fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (fd >= 0 && fsync(fd) < 0 && errno != EINVAL && errno != EROFS)
+		return err_sys(err, errno, "Could not write the directory of '%s'", t->path);
+	return 0;
+}
+
+int target_partial_name(const char *path, char **out, struct err *err)
+{
+	CLEANUP_FREE char *real = NULL;
+	int r = follow_links(path, &real, err);
+
+	if (r == 0 && asprintf(out, "%s.partial", real) < 0)
+		r = err_nomem(err, strlen(real), "a file name");
+	return r;
+}
+
+/* A file that outlives us has its locks: another process may want to go on with it. */
+static int open_partial(struct target *t, const char *path, unsigned flags, struct err *err)
+{
+	unsigned ff = FILE_WRITE | FILE_NOFOLLOW | FILE_NO_DEVICE;
+	bool is_there;
+	int r = target_partial_name(path, &t->temp, err);
+
+	if (r < 0)
+		return r;
+	is_there = access(t->temp, F_OK) == 0;
+	ff |= (is_there ? 0U : FILE_CREATE) | (flags & TARGET_DIRECT ? FILE_DIRECT : 0U);
+	r = file_open(t->temp, ff, &t->io, err);
+	if (r < 0)
+		return r;
+	if (!is_there && t->old)
+		keep_owner(file_fd(t->io), t->old);
+	return sync_name(t, err);
+}
+
 static int open_new(struct target *t, const char *path, unsigned flags, struct err *err)
 {
-	int fd = make_file(t, path, flags, err), r;
+	int fd, r;
 
+	if (t->partial)
+		return open_partial(t, path, flags, err);
+	fd = make_file(t, path, flags, err);
 	if (fd < 0)
 		return fd;
 	if (t->old)
@@ -245,6 +293,9 @@ static int open_existing(struct target *t, const char *path, const struct stat *
 {
 	int r;
 
+	if (S_ISBLK(st->st_mode) && t->partial)
+		return err_set(err, ENOTSUP, "'%s' is a device: a copy to it cannot be resumed",
+			       path);
 	if (S_ISBLK(st->st_mode))
 		return open_device(t, path, flags, err);
 	t->replaces = st->st_size > 0;
@@ -264,8 +315,9 @@ int target_open(const char *path, unsigned flags, const struct opts *opts, struc
 
 	if (!t)
 		return err_nomem(err, sizeof(*t), "a target");
-	t->unsafe = flags & TARGET_UNSAFE;
-	t->durable = flags & TARGET_DURABLE;
+	t->partial = flags & TARGET_PARTIAL;
+	t->unsafe = (flags & TARGET_UNSAFE) && !t->partial;
+	t->durable = (flags & TARGET_DURABLE) || t->partial;
 	r = follow_links(path, &t->path, err);
 	if (r == 0) {
 		if (flags & TARGET_IN_PLACE)
@@ -351,20 +403,6 @@ static int take_name(struct target *t, struct err *err)
 	return rename(t->temp, t->path) < 0 ? -errno : 0;
 }
 
-/* The name is on disk when its directory is. Some file systems cannot be asked for that. */
-static int sync_name(const struct target *t, struct err *err)
-{
-	CLEANUP_FREE char *dir = NULL;
-	CLEANUP_FD int fd = -1;
-
-	if (asprintf(&dir, "%.*s.", dir_len(t->path), t->path) < 0)
-		return err_nomem(err, strlen(t->path), "a file name");
-	fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	if (fd >= 0 && fsync(fd) < 0 && errno != EINVAL && errno != EROFS)
-		return err_sys(err, errno, "Could not write the directory of '%s'", t->io->name);
-	return 0;
-}
-
 int target_commit(struct target *t, struct err *err)
 {
 	int r = 0;
@@ -377,7 +415,8 @@ int target_commit(struct target *t, struct err *err)
 	if (!t->in_place) {
 		r = take_name(t, err);
 		if (r < 0)
-			return err_sys(err, -r, "Could not create '%s'", t->io->name);
+			return err_sys(err, -r, "Could not create '%s'",
+				       t->partial ? t->path : t->io->name);
 		free(take(t->temp));
 	}
 	t->committed = true;
@@ -395,7 +434,7 @@ void target_close(struct target *t)
 {
 	if (!t)
 		return;
-	if (!t->committed && t->temp)
+	if (!t->committed && t->temp && !t->partial)
 		unlink(t->temp);
 	if (!t->committed && t->in_place && t->created && t->io)
 		unlink(t->path);

@@ -5,7 +5,8 @@
  * A regular file appears under its name when it is whole: until target_commit it has no name at
  * all (O_TMPFILE), or a temporary one next to it where the file system lacks that, and when nobody
  * commits, or the process dies, nothing is left (at worst the temporary name). A block device, and
- * with TARGET_IN_PLACE any file, is written directly.
+ * with TARGET_IN_PLACE any file, is written directly. With TARGET_PARTIAL what was not committed is
+ * left, to be opened again in the same way.
  */
 #ifndef IMGKIT_OPS_TARGET_H
 #define IMGKIT_OPS_TARGET_H
@@ -19,6 +20,8 @@ enum {
 	TARGET_UNSAFE = 1 << 2,  /* the data of a new file need not be on disk before its name is */
 	TARGET_DIRECT = 1 << 3,  /* O_DIRECT */
 	TARGET_DURABLE = 1 << 4, /* the name of a new file is on disk too when it was committed */
+	TARGET_PARTIAL =
+		1 << 5, /* the file is PATH.partial until then; implies DURABLE, not UNSAFE */
 };
 
 struct target;
@@ -37,7 +40,11 @@ extern const struct opt target_create_opts[];
 int target_open(const char *path, unsigned flags, const struct opts *opts, struct target **out,
 		struct err *err);
 
-/* The io to write to; borrowed. Its name is the path that was given. */
+/* The name with TARGET_PARTIAL; the caller frees. */
+int target_partial_name(const char *path, char **out, struct err *err);
+
+/* The io to write to; borrowed. Its name is the path that was given, or that of the
+ * partial file. */
 struct io *target_io(struct target *t);
 
 /* What the file system refused and the caller may want to tell; NULL: nothing. */
@@ -53,7 +60,7 @@ int target_commit(struct target *t, struct err *err);
 /* Takes back a commit: a file that was not there before is gone again. */
 void target_withdraw(struct target *t);
 
-/* Closes the io; a target that was not committed vanishes. NULL is fine. */
+/* Closes the io; a target that was not committed vanishes, but with PARTIAL. NULL is fine. */
 void target_close(struct target *t);
 
 #endif

@@ -226,6 +226,23 @@ def snapshot_of_a_broken_table():
         Run('snapshot', '-l', path).fail('the image was changed')
 
 
+def convert_snapshots(path, says):
+    """Refused, and nothing stays."""
+    Run('convert', '--snapshots', '-O', 'qcow2', path, 'copy').expect(1, says)
+    if os.path.exists('copy'):
+        Run('info', 'copy').fail('half a target was left')
+
+
+def snapshot_state():
+    # Behind all that is mapped, behind the last byte, or where the disk of another snapshot is.
+    for state, size in ((1 << 62, 1 << 20), ((1 << 64) - 1, 1 << 20), (1 << 40, 1 << 20),
+                        (1, 1 << 62), (0, (1 << 64) - 1), (1 << 30, 1 << 40)):
+        image = Image().snapshots([{'extra': struct.pack('>QQQ', state, size, 0)}])
+        path = image.close()
+        Run('snapshot', '-l', path).expect(0)
+        convert_snapshots(path, r's0')
+
+
 def snapshot_l1():
     for fields in ({'l1_size': 1 << 28}, {'l1_size': (1 << 32) - 1}, {'l1_offset': K64 + 8},
                    {'l1_offset': 1 << 50}, {'l1_offset': (1 << 64) - K64}):
@@ -237,6 +254,7 @@ def snapshot_l1():
             target = copy(path)
             Run('snapshot', *argv, target).expect({0, 1})
             read_disk(target).expect(0)
+        convert_snapshots(path, r's0')
 
 
 def snapshots_sharing_one_l1():
@@ -292,6 +310,6 @@ run_cases([data_past_the_end, data_misaligned, data_reserved_bits, data_on_metad
            all_entries_the_same, l1_to_wrong_places, l1_to_metadata, l1_past_the_end,
            many_l1_entries_one_table, l1_into_holes, entries_far_apart, too_many_clusters,
            every_counter_large, refcount_table, refcount_table_on_metadata, refcounts_all_wrong,
-           refcount_of_cluster_0, compressed_entries, snapshot_of_a_broken_table, snapshot_l1,
+           refcount_of_cluster_0, compressed_entries, snapshot_of_a_broken_table, snapshot_l1, snapshot_state,
            snapshots_sharing_one_l1, snapshot_table, snapshot_names, small_clusters,
            subcluster_bitmaps, subclusters_that_are_too_small])

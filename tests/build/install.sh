@@ -27,7 +27,7 @@ truncate -s 64M new.raw
 printf 'something' | dd of=new.raw bs=1 seek=5000000 conv=notrunc status=none
 for how in shared static; do
 	mkdir $how
-	for example in patch convert; do
+	for example in patch convert backup; do
 		# shellcheck disable=SC2046 # words
 		if [ $how = shared ]; then
 			gcc -Wall -Werror -pthread "$TOP/examples/$example.c" -o $how/$example \
@@ -49,6 +49,13 @@ for how in shared static; do
 	cmp new.raw $how.raw || fail "the converted image differs ($how)"
 done
 "$IMG" compare -q new.raw old.qcow2 || fail "the patched image differs"
+# The first backup copies everything, the second what was written in between, the third nothing.
+shared/backup old.qcow2 copy.qcow2 >/dev/null || fail "backup failed"
+printf 'else' | dd of=new.raw bs=1 seek=9000000 conv=notrunc status=none
+shared/patch new.raw old.qcow2 >/dev/null || fail "patch failed"
+[ "$(static/backup old.qcow2 copy.qcow2)" = "65536 bytes copied" ] || fail "backup copied something else"
+[ "$(shared/backup old.qcow2 copy.qcow2)" = "0 bytes copied" ] || fail "backup twice did something"
+"$IMG" compare -q new.raw copy.qcow2 || fail "the backup differs"
 # An error comes back as text, and nothing is left.
 if shared/convert old.qcow2 new.qcow2 none 2>message; then fail "an unknown format was taken"; fi
 [ ! -e new.qcow2 ] || fail "a file was left"

@@ -15,6 +15,7 @@ img amend --shrink -o size=4M disk.qcow2
 [ "$(img checksum disk.qcow2)" = "$sum" ] || echo "the disk has changed"
 img amend -o refcount_bits=2 disk.qcow2
 img amend -o compat=1.1,cluster_size=4096 disk.qcow2
+img amend -o backing_file=x,backing_fmt=raw disk.qcow2
 img amend -o help -f qcow2
 img amend --progress=json -o compat=1.1,refcount_bits=8 disk.qcow2 | grep -c '"state": "done"'
 options

@@ -12,4 +12,6 @@ img bench -c 1 -s 2M disk.qcow2 >/dev/null
 img bench -c 1 -o 1M disk.qcow2 >/dev/null
 img bench -i native disk.qcow2
 img bench -d 0 disk.qcow2
+img bench -s 0 disk.qcow2
+img bench --object secret,id=s,data=x -c 1 disk.qcow2 >/dev/null
 img bench -d 5000 disk.qcow2 || echo refused

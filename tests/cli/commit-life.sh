@@ -42,9 +42,9 @@ img checksum top.qcow2 | cmp - before
 
 echo '== in use'
 cp mid.orig mid.qcow2
-qemu-io -c 'sleep 20000' mid.qcow2 > /dev/null &
+stdbuf -oL qemu-io -c length -c 'sleep 20000' mid.qcow2 > held &
 holder=$!
-until ! img info mid.qcow2 > /dev/null 2>&1; do :; done
+until [ -s held ]; do :; done
 img commit -d top.qcow2
 kill $holder
 wait $holder 2> /dev/null

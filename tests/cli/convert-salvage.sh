@@ -16,4 +16,15 @@ img convert --salvage -c -O qcow2 bad.qcow2 out.qcow2 2> /dev/null
 img compare out.raw out.qcow2
 img checksum bad.qcow2 > sum 2> /dev/null
 echo "checksum: exit $?, $(wc -c < sum) bytes"
+echo "--- only a snapshot has it"
+img snapshot -c old bad.qcow2
+qemu-io -c 'write -q -P 0x61 64k 64k' bad.qcow2
+img convert --snapshots -O qcow2 bad.qcow2 no.qcow2 2>&1 | sed -E 's/at (byte|offset) [0-9]+/at \1 N/g'
+echo "exit ${PIPESTATUS[0]}"
+img convert --salvage --snapshots -O qcow2 bad.qcow2 snap.qcow2 2>&1 |
+	sed -E 's/(at )?(byte|offset) [0-9]+/\1\2 N/g'
+echo "exit ${PIPESTATUS[0]}"
+img compare disk.raw snap.qcow2
+img convert -l old snap.qcow2 old.raw
+cmp old.raw out.raw && echo "zeros there"
 ls

@@ -45,6 +45,15 @@ for sig in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGKILL):
     stop(start('--force', 'disk.raw', 'old'), sig)
     if files() != [('old', b'precious\n')]:
         print(f'signal {sig} leaves {files()}')
+# With snapshots: after the first one, which is empty.
+for argv in (['create', '-q', '-f', 'qcow2', 'snaps', '16M'], ['snapshot', '-c', 'empty', 'snaps'],
+             ['convert', '-n', '-O', 'qcow2', 'disk.raw', 'snaps']):
+    subprocess.run([IMG, *argv], check=True)
+before = files()
+for sig in (signal.SIGINT, signal.SIGKILL):
+    stop(start('--snapshots', 'snaps', 'new.qcow2'), sig)
+    if files() != before:
+        print(f'signal {sig} leaves {files()}')
 # While it runs, the name is not there.
 copy = start('disk.raw', 'new.qcow2')
 if os.path.exists('new.qcow2'):

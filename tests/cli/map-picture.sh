@@ -19,6 +19,7 @@ python3 - <<'P'
 import xml.etree.ElementTree as et
 root = et.parse('picture.svg').getroot()
 print(root.tag, root[0].text)
+print(sorted({r.get('fill-opacity') for r in root.iter('{http://www.w3.org/2000/svg}rect')} - {None}))
 print([t.text for t in root.iter('{http://www.w3.org/2000/svg}text')][2:])
 P
 head -n 1 picture.html; tail -n 1 picture.html; grep -c '^<tr>' picture.html

@@ -16,6 +16,22 @@ for o in compat=1.1 compat=0.10 preallocation=metadata; do
 done
 img map compat=1.1.qcow2 | cut -c 1-32
 
+echo "subclusters:"
+for o in extended_l2=on extended_l2=on,data_file=half.data data_file=half.data,data_file_raw=on \
+	extended_l2=on,data_file=half.data,data_file_raw=on; do
+	rm -f half.*a* half.q*
+	{ head -c 32k /dev/zero | tr '\0' a; head -c 32k /dev/zero; head -c 64k /dev/zero | tr '\0' b; } > half.raw
+	img create -q -f qcow2 -o cluster_size=64k,$o half.qcow2 128k
+	img convert -n -S 0 -O qcow2 half.raw half.qcow2
+	f=half.data; [ -e $f ] || f=half.qcow2
+	before=$(du -k $f | cut -f1)
+	img sparsify --zero-scan --output=json half.qcow2 | grep freed
+	[ $((before - $(du -k $f | cut -f1))) -ge 24 ] && echo "$o: smaller"
+	img sparsify --zero-scan --output=json half.qcow2 | grep freed
+	img check -q half.qcow2 && img compare -q half.qcow2 half.raw
+	img map half.qcow2 | cut -c 1-32
+done
+
 echo "over a backing file:"
 head -c 4M /dev/zero | tr '\0' b > base.raw
 for v in 1.1 0.10; do

@@ -59,6 +59,31 @@ def limits_of(*argv):
     return [rows[k] for k in ('Max data size', 'Max cpu time', 'Max file size', 'Max core file size')]
 
 
+# Each command, so that it opens IMAGE.
+COMMANDS = {
+    'amend': '-o size=1M IMAGE', 'bench': 'IMAGE', 'bitmap': '--list IMAGE', 'check': 'IMAGE',
+    'checksum': 'IMAGE', 'commit': 'IMAGE', 'compact': 'IMAGE', 'compare': 'IMAGE IMAGE',
+    'convert': 'IMAGE out.raw', 'create': '-f qcow2 -b IMAGE -F qcow2 out.qcow2', 'dd': 'if=IMAGE of=out.raw',
+    'dedup': 'IMAGE', 'info': 'IMAGE', 'map': 'IMAGE', 'measure': 'IMAGE', 'rebase': '-b none IMAGE',
+    'resize': 'IMAGE 1G', 'snapshot': 'IMAGE', 'sparsify': '--zero-scan IMAGE',
+}
+
+
+def test_memory(image):
+    """Opening this image takes 16 MiB: more than one limit allows, and less than the other one."""
+    told = run('--completion-data').stdout.splitlines()
+    commands = {line.split('\t')[1] for line in told if line.startswith('command\t')}
+    if commands != set(COMMANDS):
+        sys.exit(f'not all commands are tested here: {commands ^ set(COMMANDS)}')
+    for command, args in COMMANDS.items():
+        code = 2 if command == 'compare' else 1
+        expect(run(command, '--untrusted=memory=8M', *args.replace('IMAGE', image).split()), code, 'out of memory (16777216 bytes')
+    expect(run('info', '--untrusted=memory=64M', image), 0, '')
+    expect(run('map', '--untrusted=memory=64M', '-l', '1M', image), 0, '')
+    # Enough to open it, not enough for what comes then.
+    expect(run('check', '--untrusted=memory=64M', image), 1, 'Check failed: out of memory')
+
+
 def main():
     default = limits_of('--untrusted')
     if default != [str(1 << 30), '600', str(1 << 40), '0']:
@@ -78,9 +103,9 @@ def main():
     expect(run('convert', '--untrusted=output=1M', '-O', 'raw', path, 'out.raw'), 1, 'File too large')
     if os.path.exists('out.raw'):
         sys.exit('out.raw was left behind')
-    expect(run('convert', '--untrusted=memory=1M', '-O', 'raw', path, 'out.raw'), 1, '')
-    # Time: the disk takes minutes to read, the limit is one second.
     big = bomb('big.qcow2', 36)
+    test_memory(big)
+    # Time: the disk takes minutes to read, the limit is one second.
     expect(run('checksum', '--untrusted=time=1', big), -signal.SIGXCPU, 'Stopped by SIGXCPU')
     # Zeros and holes in turn: nothing to print, but all to be looked at.
     silent = bomb('silent.qcow2', 36, 1)

@@ -37,6 +37,7 @@ struct scene {
 	struct rng rng;
 	bool commit, qcow2_base; /* qcow2_base: of commit */
 	bool unsafe;             /* the two backing files are the same, only the name changes */
+	bool clones;             /* the device can share blocks */
 	uint64_t cluster, size;  /* bytes */
 	char options[100];
 	unsigned char *content; /* of the overlay's disk */
@@ -105,7 +106,7 @@ static void choose(struct scene *s, uint64_t seed)
 	static const uint64_t clusters[] = {512, 1024, 4096, 65536};
 	bool old;
 
-	*s = (struct scene){.rng = {seed * 7919}};
+	*s = (struct scene){.rng = {seed * 7919}, .clones = seed % 2};
 	s->commit = rng_percent(&s->rng, 40);
 	s->cluster = clusters[rng_below(&s->rng, ARRAY_LEN(clusters))];
 	s->size = s->cluster * (s->cluster == 65536 ? 8 : 40) - 512 * rng_below(&s->rng, 2);
@@ -133,6 +134,7 @@ static struct io *make_device(struct scene *s)
 	struct io *device = disk_new("device"), *image;
 	struct err e = {0};
 
+	device->caps |= s->clones ? IO_CLONES : 0;
 	must(io_resize(device, s->commit ? 2 * AREA : AREA, &e), &e);
 	for (int i = 0; i <= s->commit; i++) {
 		unsigned char *p;

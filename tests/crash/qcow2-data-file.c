@@ -213,16 +213,19 @@ static void make(struct workload *w, uint64_t seed)
 	uint64_t stale[MAX_SIZE / SECTOR];
 	unsigned char *buf = malloc(MAX_SIZE);
 	struct err e = {0};
-	char opts[120];
+	bool extended = rng_percent(&w->rng, 30);
+	char opts[140];
 
 	expect(buf);
-	w->cluster = rng_percent(&w->rng, 50) ? 512 : 4096;
+	w->cluster = extended ? 16 * KiB : rng_percent(&w->rng, 50) ? 512 : 4096;
 	w->n = rng_range(&w->rng, 20, MAX_SIZE / SECTOR);
 	w->size = w->n * SECTOR;
 	w->raw = rng_percent(&w->rng, 40);
 	snprintf(opts, sizeof(opts),
-		 "data_file=disk.data,cluster_size=%" PRIu64 ",data_file_raw=%s,lazy_refcounts=%s",
-		 w->cluster, w->raw ? "on" : "off", rng_percent(&w->rng, 25) ? "on" : "off");
+		 "data_file=disk.data,cluster_size=%" PRIu64
+		 ",data_file_raw=%s,lazy_refcounts=%s,extended_l2=%s",
+		 w->cluster, w->raw ? "on" : "off", rng_percent(&w->rng, 25) ? "on" : "off",
+		 extended ? "on" : "off");
 	context("SEED=%" PRIu64 " size=%" PRIu64 " %s", seed, w->size, opts);
 	w->mem[0] = disk_new("disk.qcow2");
 	w->mem[1] = disk_new("disk.data");

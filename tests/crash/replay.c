@@ -55,7 +55,8 @@ static void save(struct replay *r, uint64_t off, uint64_t len)
 		r->saved = realloc(r->saved, r->cap_saved);
 		expect(r->saved);
 	}
-	memcpy(r->saved + r->n_saved, r->p + off, len);
+	if (len)
+		memcpy(r->saved + r->n_saved, r->p + off, len);
 	r->undo[r->n_undo++] = (struct undo){r->len, off, len, r->n_saved};
 	r->n_saved += len;
 }

@@ -491,11 +491,8 @@ static void do_compact(struct runner *r)
 {
 	struct compact_result res;
 	struct err e = {0};
-	struct op *op;
+	struct op *op = begin_op(r, "compact", 0, 0);
 
-	if (*r->bitmap)
-		return;
-	op = begin_op(r, "compact", 0, 0);
 	op->durable = op->rare = true;
 	issue(r);
 	must(compact_run(r->img, &res, NULL, &e), &e);
@@ -506,11 +503,8 @@ static void do_dedup(struct runner *r)
 {
 	struct dedup_result res;
 	struct err e = {0};
-	struct op *op;
+	struct op *op = begin_op(r, "dedup", 0, 0);
 
-	if (*r->bitmap)
-		return;
-	op = begin_op(r, "dedup", 0, 0);
 	op->durable = op->rare = op->flags = true;
 	issue(r);
 	must(dedup_run(r->img, &(struct dedup_args){.hash = &mix_hash}, &res, NULL, &e), &e);

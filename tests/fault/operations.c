@@ -20,6 +20,7 @@
 #include "alloc.h"
 #include "base/bytes.h"
 #include "disk.h"
+#include "layers.h"
 #include "ops/checksum.h"
 #include "ops/compare.h"
 #include "ops/convert.h"
@@ -32,8 +33,8 @@
 
 /* What the operations work on. */
 struct env {
-	struct fault_plan *plan; /* NULL: files on disk, without faults of their own */
-	struct io *src_mem;
+	struct fault_plan *plan;         /* NULL: files on disk, without faults of their own */
+	struct io *src_mem, *layers_mem; /* the latter with snapshots */
 };
 
 static unsigned char *content; /* of the source disk */
@@ -67,6 +68,9 @@ static void make_files(struct env *env)
 	disk_create(io, "qcow2", SIZE, "cluster_size=4096", "base.raw", "raw");
 	disk_save(io, "over.qcow2");
 	io_close(io);
+	env->layers_mem = disk_new("layers.qcow2");
+	layers_make(env->layers_mem, "cluster_size=8192");
+	disk_save(env->layers_mem, "layers.qcow2");
 }
 
 /* ---- operations ---- */
@@ -78,21 +82,24 @@ static int open_path(const char *path, struct img **img, struct err *err)
 	return img_open(&args, img, err);
 }
 
-/* The source: on disk, or in memory with faults. */
-static int open_source(struct env *env, struct img **img, struct err *err)
+static int open_faulty(struct env *env, struct io *mem, struct img **img, struct err *err)
 {
 	struct io *file;
-	int r;
+	int r = fault_open(mem, false, env->plan, &file, err);
 
-	if (!env->plan)
-		return open_path("src.qcow2", img, err);
-	r = fault_open(env->src_mem, false, env->plan, &file, err);
 	if (r < 0)
 		return r;
 	r = img_open_io(file, "qcow2", 0, NULL, img, err);
 	if (r < 0)
 		io_close(file);
 	return r;
+}
+
+/* The source: on disk, or in memory with faults. */
+static int open_source(struct env *env, struct img **img, struct err *err)
+{
+	return env->plan ? open_faulty(env, env->src_mem, img, err)
+			 : open_path("src.qcow2", img, err);
 }
 
 static int run_open(struct env *env, struct err *err)
@@ -321,6 +328,78 @@ static void verify_new(struct env *env)
 	verify_disk(img);
 }
 
+/* With snapshots, to a new image. */
+static int run_snapshots(struct env *env, struct err *err)
+{
+	struct convert_request req = {
+		.n_src = 1,
+		.path = "new.img",
+		.target_flags = TARGET_UNSAFE,
+		.format = "qcow2",
+		.snapshots = true,
+		.copy = {.workers = 2, .compress = true, .sparse = 4096},
+	};
+	struct img *src;
+	int r = open_path("layers.qcow2", &src, err);
+
+	(void)env;
+	if (r < 0)
+		return r;
+	req.src = &src;
+	r = convert(&req, NULL, err);
+	io_close(&src->io);
+	return r;
+}
+
+static void verify_layers(struct env *env)
+{
+	struct img *src = disk_open(env->layers_mem, "qcow2", 0, NULL), *img;
+	struct err e = {0};
+
+	must(open_path("new.img", &img, &e), &e);
+	layers_same(src, img);
+	io_close(&img->io);
+	io_close(&src->io);
+}
+
+/* With snapshots, over an image in memory, where both can fail. */
+static int run_snapshots_over(struct env *env, struct err *err)
+{
+	struct convert_request req = {.n_src = 1,
+				      .snapshots = true,
+				      .copy = {.workers = 2, .sparse = 4096}};
+	struct io *mem = disk_new("new.qcow2");
+	struct img *src = NULL, *dst = NULL;
+	int r;
+
+	disk_create(mem, "qcow2", LAYERS_SIZE, "cluster_size=4096", NULL, NULL);
+	r = open_faulty(env, env->layers_mem, &src, err);
+	if (r == 0) {
+		struct io *file;
+
+		must(fault_open(mem, false, env->plan, &file, err), err);
+		r = img_open_io(file, "qcow2", IMG_RDWR, NULL, &dst, err);
+		if (r < 0)
+			io_close(file);
+	}
+	if (r == 0) {
+		req.src = &src;
+		req.dst = dst;
+		r = convert(&req, NULL, err);
+	}
+	io_close(dst ? &dst->io : NULL);
+	io_close(src ? &src->io : NULL);
+	if (r == 0) { /* which may have been without the call that failed */
+		src = disk_open(env->layers_mem, "qcow2", 0, NULL);
+		dst = disk_open(mem, "qcow2", 0, NULL);
+		layers_same(src, dst);
+		io_close(&dst->io);
+		io_close(&src->io);
+	}
+	io_close(mem);
+	return r;
+}
+
 /* Into memory, where the target can fail, too. */
 static int copy_to_memory(struct env *env, bool compress, bool existing, struct err *err)
 {
@@ -396,6 +475,8 @@ static const struct operation operations[] = {
 	{"build", run_build, NULL, false, true},
 	{"build -c", run_build_coded, NULL, false, true},
 	{"copy over", run_over_existing, NULL, false, true},
+	{"convert --snapshots", run_snapshots, verify_layers, true, false},
+	{"convert --snapshots -n", run_snapshots_over, NULL, false, true},
 };
 
 /* ---- sweeping ---- */
@@ -409,7 +490,8 @@ static void judge_directory(const char *when)
 	expect(dir);
 	while ((d = readdir(dir)))
 		if (d->d_name[0] != '.' && strcmp(d->d_name, "src.qcow2") &&
-		    strcmp(d->d_name, "base.raw") && strcmp(d->d_name, "over.qcow2"))
+		    strcmp(d->d_name, "base.raw") && strcmp(d->d_name, "over.qcow2") &&
+		    strcmp(d->d_name, "layers.qcow2"))
 			die("%s left '%s' behind", when, d->d_name);
 	closedir(dir);
 }
@@ -506,6 +588,7 @@ int main(void)
 	}
 	printf("%" PRIu64 " runs short of memory, %" PRIu64 " with a failing file\n", memory, io);
 	io_close(env.src_mem);
+	io_close(env.layers_mem);
 	free(content);
 	return 0;
 }

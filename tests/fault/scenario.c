@@ -102,7 +102,8 @@ static const struct step bitmaps[] = {
 	{STEP_DISCARD, 96, 40},  {STEP_FLUSH, 0, 0},      {STEP_RESIZE, 600, PREALLOC_OFF},
 	{STEP_WRITE, 550, 50},   {STEP_SETTLE, 0, 0},     {STEP_BITMAP_CLEAR, 0, 0},
 	{STEP_WRITE, 90, 60},    {STEP_CREATE, 1, 0},     {STEP_WRITE, 0, 16},
-	{STEP_SETTLE, 0, 0},     {STEP_REMOVE, 1, 0},     {STEP_BITMAP_REMOVE, 0, 0},
+	{STEP_SETTLE, 0, 0},     {STEP_REMOVE, 1, 0},     {STEP_DISCARD, 0, 80},
+	{STEP_COMPACT, 0, 0},    {STEP_WRITE, 7, 30},     {STEP_BITMAP_REMOVE, 0, 0},
 	{STEP_BITMAP_ADD, 0, 0}, {STEP_WRITE, 200, 9},    {STEP_END, 0, 0},
 };
 const struct script scripts[] = {

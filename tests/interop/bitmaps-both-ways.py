@@ -2,14 +2,13 @@
 """Bitmaps that one program makes, fills, merges, resizes and copies are the other's: the same bits, as a
 third reader sees them, and as qemu-nbd tells its clients."""
 import os
-import struct
 import subprocess
 import sys
 
 sys.path.insert(0, os.path.join(os.environ['TOP'], 'tests', 'lib'))
 # pylint: disable=wrong-import-position
-from interop import (KiB, MiB, Mistake, checked, covering, find, img, ours, peer, peer_is_reference,
-                     qemu_io, run, run_rows, same_output)
+from interop import (KiB, MiB, Mistake, bitmaps, checked, covering, find, img, ours, peer,
+                     peer_is_reference, qemu_io, run, run_rows, same_output)
 
 NAME, SIZE = 'disk.qcow2', 10 * MiB + 512
 WHO = {'we': ours, 'peer': peer}
@@ -19,31 +18,6 @@ PARAMS = {
     'cluster': [512, 4 * KiB, 64 * KiB, 2 * MiB], 'granularity': [512, 4 * KiB, MiB],
     'change': [0, 3 * MiB, -4 * MiB], 'backing': [False, True],
 }
-
-
-def bitmaps(path):
-    """Name -> (flags, granularity, dirty bits), read from the file itself."""
-    with open(path, 'rb') as f:
-        data = f.read()
-    cluster, size = 1 << struct.unpack_from('>I', data, 20)[0], struct.unpack_from('>Q', data, 24)[0]
-    at, found = struct.unpack_from('>I', data, 100)[0], {}
-    while struct.unpack_from('>I', data, at)[0] not in (0, 0x23852875):
-        at += 8 + (struct.unpack_from('>I', data, at + 4)[0] + 7) // 8 * 8
-    if not data[95] & 1 or not struct.unpack_from('>I', data, at)[0]:
-        return found
-    n, _, _, at = struct.unpack_from('>IIQQ', data, at + 8)
-    for _ in range(n):
-        table, entries, flags, _, bits, name, extra = struct.unpack_from('>QIIBBHI', data, at)
-        content = b''
-        for e in struct.unpack_from(f'>{entries}Q', data, table):
-            host = e & 0x00fffffffffffe00
-            content += (data[host:host + cluster] if host else bytes([255 * (e & 1)])).ljust(
-                cluster, b'\xff' if e & 1 else b'\0')
-        count = (size + (1 << bits) - 1) >> bits
-        dirty = [i for i in range(count) if content[i // 8] >> (i % 8) & 1]
-        found[data[at + 24 + extra:at + 24 + extra + name].decode()] = (flags, 1 << bits, dirty)
-        at += (24 + extra + name + 7) // 8 * 8
-    return found
 
 
 def sound(path, expected):

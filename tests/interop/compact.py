@@ -20,11 +20,12 @@ PARAMS = {
     'coded': [False, True],
     'snapshots': [0, 1, 3],
     'lazy': [False, True],
+    'bitmaps': [0, 2],
 }
 
 
 def valid(row):
-    return row['compat'] == '1.1' or (row['refcount'] == 16 and not row['lazy'])
+    return row['compat'] == '1.1' or (row['refcount'] == 16 and not row['lazy'] and not row['bitmaps'])
 
 
 def noise(path, size, rng):
@@ -58,6 +59,8 @@ def make(row, size, rng):
         change(row, size, rng)
         peer('snapshot', '-c', f's{i}', NAME)
         names.append(f's{i}')
+    for i in range(row['bitmaps']):  # what is written from now on sets their bits
+        peer('bitmap', '--add', '-g', 512 << i, NAME, f'b{i}')
     change(row, size, rng)
     if len(names) > 1:
         peer('snapshot', '-d', names.pop(rng.randrange(len(names))), NAME)
@@ -74,10 +77,14 @@ def check_row(row, rng):
     size = row['cluster'] * rng.randrange(150, 700)
     names = make(row, size, rng)
     checked(NAME)
+    bits = bitmaps(NAME)
     contents(names, 'before')
     first = json.loads(img('compact', '--output=json', NAME).out)
     checked(NAME)
     contents(names, 'after')
+    if bitmaps(NAME) != bits or len(bits) != row['bitmaps']:
+        raise Mistake(f'bitmaps {bitmaps(NAME)}, before {bits}')
+    same_output('info', '--output=json', NAME)
     for s in ['now', *names]:
         same_files(f'{s}.before', f'{s}.after')
     if first['left'] or first['size-after'] != os.stat(NAME).st_size or \

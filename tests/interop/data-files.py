@@ -15,11 +15,13 @@ NAME, DATA = 'disk.qcow2', 'disk.data'
 PARAMS = {
     'maker': ['we', 'peer'], 'raw': ['on', 'off'], 'cluster': [512, 4 * KiB, 64 * KiB, 2 * MiB],
     'content': ['empty', 'copied', 'preallocated'], 'backing': [False, True],
-    'size': [MiB, 3 * MiB + 1536], 'lazy': ['on', 'off'],
+    'size': [MiB, 3 * MiB + 1536], 'lazy': ['on', 'off'], 'extended': ['on', 'off'],
 }
 
 
 def valid(row):
+    if row['extended'] == 'on' and row['cluster'] < 16 * KiB:
+        return False
     return not row['backing'] or (row['raw'] == 'off' and row['content'] == 'empty')
 
 
@@ -72,7 +74,7 @@ def we_change(row, model, rng):
 def make(row, model, rng):
     program = img if row['maker'] == 'we' else peer
     opts = (f'data_file={DATA},data_file_raw={row["raw"]},cluster_size={row["cluster"]},'
-            f'lazy_refcounts={row["lazy"]}')
+            f'lazy_refcounts={row["lazy"]},extended_l2={row["extended"]}')
     if row['content'] == 'copied':
         for _ in range(5):
             model.write(rng.randrange(model.size - 5000), rng.randbytes(5000))

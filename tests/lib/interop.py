@@ -11,6 +11,7 @@ import os
 import random
 import re
 import shutil
+import struct
 import subprocess
 import sys
 import time
@@ -99,6 +100,33 @@ def same_output(*argv, **files):
     if (theirs.code, theirs.out) != (we.code, we.out):
         raise Mistake(f'outputs differ\n--- peer\n{theirs.shown()}--- ours\n{we.shown()}')
     return theirs
+
+
+# ---- qcow2 ----
+
+def bitmaps(path):
+    """Name -> (flags, granularity, dirty bits), read from the file itself."""
+    with open(path, 'rb') as f:
+        data = f.read()
+    cluster, size = 1 << struct.unpack_from('>I', data, 20)[0], struct.unpack_from('>Q', data, 24)[0]
+    at, found = struct.unpack_from('>I', data, 100)[0], {}
+    while struct.unpack_from('>I', data, at)[0] not in (0, 0x23852875):
+        at += 8 + (struct.unpack_from('>I', data, at + 4)[0] + 7) // 8 * 8
+    if not data[95] & 1 or not struct.unpack_from('>I', data, at)[0]:
+        return found
+    n, _, _, at = struct.unpack_from('>IIQQ', data, at + 8)
+    for _ in range(n):
+        table, entries, flags, _, bits, name, extra = struct.unpack_from('>QIIBBHI', data, at)
+        content = b''
+        for e in struct.unpack_from(f'>{entries}Q', data, table):
+            host = e & 0x00fffffffffffe00
+            content += (data[host:host + cluster] if host else bytes([255 * (e & 1)])).ljust(
+                cluster, b'\xff' if e & 1 else b'\0')
+        count = (size + (1 << bits) - 1) >> bits
+        dirty = [i for i in range(count) if content[i // 8] >> (i % 8) & 1]
+        found[data[at + 24 + extra:at + 24 + extra + name].decode()] = (flags, 1 << bits, dirty)
+        at += (24 + extra + name + 7) // 8 * 8
+    return found
 
 
 # ---- sparse files ----

@@ -38,6 +38,11 @@ while IFS=$'\t' read -r _ cmd _; do
 		grep -oE -- '-.*' | sort -u | comm -23 - "$TMPDIR/table")
 done < <(grep "^command" "$TMPDIR/data")
 
+# The page of the program names every command.
+while IFS=$'\t' read -r _ cmd _; do
+	rendered man/img.1 | grep -qw -- "$cmd" || complain "man/img.1: does not name $cmd"
+done < <(grep "^command" "$TMPDIR/data")
+
 for page in man/*.1; do
 	mandoc -T lint -W warning "$page" || bad=1
 done

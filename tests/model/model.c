@@ -58,15 +58,17 @@ void model_config_random(struct model_config *c, uint64_t seed)
 		c->prealloc = c->prealloc && c->extended;
 	c->container = rng_percent(&r, 12) ? IN_DEVICE : rng_percent(&r, 8) ? IN_IMAGE : IN_FILE;
 	c->by_peer = rng_percent(&r, 25) && !c->prealloc;
+	c->bitmaps = c->version == 3 && rng_percent(&r, 35);
 	snprintf(c->opts, sizeof(c->opts), "cluster_size=%u,compat=%s,refcount_bits=%u%s%s%s%s",
 		 1u << c->cluster_bits, c->version == 2 ? "0.10" : "1.1", c->refcount_bits,
 		 c->lazy ? ",lazy_refcounts=on" : "", c->zstd ? ",compression_type=zstd" : "",
 		 c->prealloc ? ",preallocation=metadata" : "",
 		 c->extended ? ",extended_l2=on" : "");
 	snprintf(c->text, sizeof(c->text),
-		 "SEED=%" PRIu64 " %s size=%" PRIu64 "%s%s%s backing=%s/%" PRIu64, seed, c->opts,
+		 "SEED=%" PRIu64 " %s size=%" PRIu64 "%s%s%s%s backing=%s/%" PRIu64, seed, c->opts,
 		 c->size, c->coded ? " compressed" : "", c->by_peer ? " by-peer" : "",
-		 containers[c->container], c->backing ? c->backing : "none", c->backing_size);
+		 c->bitmaps ? " bitmaps" : "", containers[c->container],
+		 c->backing ? c->backing : "none", c->backing_size);
 }
 
 /* ---- making it ---- */
@@ -243,6 +245,7 @@ void model_close(struct model *m)
 	io_close(m->backing_file);
 	for (unsigned i = 0; i < m->n_snap; i++)
 		free(m->snap[i].bytes);
+	model_bitmaps_free(m);
 	free(m->disk.bytes);
 	free(m->backing.bytes);
 	free(m->buf);
@@ -350,6 +353,7 @@ void model_judge(struct model *m, bool leaks_allowed)
 		die("after %" PRIu64 " operations: check: %" PRIu64 " corruptions, %" PRIu64
 		    " leaks (%u by the judge)",
 		    m->ops, res.corruptions, res.leaks, o.leaks);
+	model_bitmaps_judge(m, &o);
 	header_free(&h);
 	oracle_free(&o);
 	free(p);

@@ -6,6 +6,7 @@
 #ifndef IMGKIT_TESTS_MODEL_H
 #define IMGKIT_TESTS_MODEL_H
 
+#include "bitmaps.h"
 #include "disk.h"
 #include "oracle.h"
 #include "rng.h"
@@ -18,7 +19,7 @@ enum container { IN_FILE, IN_DEVICE, IN_IMAGE };
 struct model_config {
 	uint64_t seed;
 	unsigned version, cluster_bits, refcount_bits;
-	bool lazy, zstd, coded, prealloc, extended;
+	bool lazy, zstd, coded, prealloc, extended, bitmaps;
 	enum container container;
 	bool by_peer;        /* qemu-img makes the image, when it is here */
 	const char *backing; /* NULL, "raw", "qcow2" */
@@ -42,6 +43,8 @@ struct model {
 	struct model_disk snap[MODEL_SNAPSHOTS];
 	char snap_name[MODEL_SNAPSHOTS][16];
 	unsigned n_snap, next_snap;
+	struct model_bitmap bitmap[MODEL_BITMAPS];
+	unsigned n_bitmap, next_bitmap;
 	uint64_t ops;
 	unsigned char *buf; /* MODEL_MAX_LEN bytes */
 };
@@ -60,7 +63,7 @@ void model_reopen(struct model *m, bool clean);
 
 /* Everything reads as it should, by read and by map. */
 void model_compare(struct model *m);
-/* The file: our judge, our check, and what was learnt from extents. leaks: how many are fine. */
+/* The file, which is settled: our judge, our check, the bitmaps. */
 void model_judge(struct model *m, bool leaks_allowed);
 /* qemu-img check and compare on a copy in files; snapshots as well. After a settle. */
 void model_ask_peer(struct model *m);

@@ -206,8 +206,9 @@ static enum fill nothing(void *ctx, uint64_t cluster)
 
 static void make(struct subject *s, uint64_t seed)
 {
-	static const unsigned bits[] = {9, 12, 16};
+	static const unsigned bits[] = {9, 12, 14, 16};
 	unsigned cluster_bits = bits[rng_below(&s->rng, ARRAY_LEN(bits))];
+	bool extended = cluster_bits >= 14 && rng_percent(&s->rng, 70);
 	char opts[160];
 
 	s->cluster = UINT64_C(1) << cluster_bits;
@@ -219,8 +220,10 @@ static void make(struct subject *s, uint64_t seed)
 	s->file = disk_new("disk.qcow2");
 	s->data = disk_new("disk.data");
 	snprintf(opts, sizeof(opts),
-		 "data_file=disk.data,data_file_raw=%s,cluster_size=%" PRIu64 ",lazy_refcounts=%s",
-		 s->raw ? "on" : "off", s->cluster, rng_percent(&s->rng, 30) ? "on" : "off");
+		 "data_file=disk.data,data_file_raw=%s,cluster_size=%" PRIu64
+		 ",lazy_refcounts=%s,extended_l2=%s",
+		 s->raw ? "on" : "off", s->cluster, rng_percent(&s->rng, 30) ? "on" : "off",
+		 extended ? "on" : "off");
 	context("SEED=%" PRIu64 " size=%" PRIu64 " %s", seed, s->size, opts);
 	if (!s->raw && rng_percent(&s->rng, 40)) {
 		struct fill_args args = {.size = s->size,

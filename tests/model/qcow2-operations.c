@@ -82,6 +82,7 @@ static void do_write(struct model *m)
 		rng_fill(&m->rng, m->buf, s.len);
 	must(io_pwrite(&m->img->io, m->buf, s.len, s.off, &e), &e);
 	memcpy(m->disk.bytes + s.off, m->buf, s.len);
+	model_bitmaps_changed(m, s.off, s.len, GRANULE_DIRTY);
 }
 
 static void do_read(struct model *m)
@@ -106,6 +107,7 @@ static void do_zero(struct model *m)
 	struct err e = {0};
 	int r = io_zero(&m->img->io, s.off, s.len, f, &e);
 
+	model_bitmaps_changed(m, s.off, s.len, r == 0 ? GRANULE_DIRTY : GRANULE_MAYBE);
 	if (r == 0) {
 		memset(m->disk.bytes + s.off, 0, s.len);
 		return;
@@ -138,6 +140,7 @@ static void do_discard(struct model *m)
 	struct err e = {0};
 
 	must(io_discard(&m->img->io, s.off, s.len, &e), &e);
+	model_bitmaps_changed(m, s.off, s.len, GRANULE_DIRTY);
 	for (uint64_t at = s.off; at < s.off + s.len; at += n) {
 		uint64_t end = round_down(at, cluster) + cluster;
 		bool whole;
@@ -188,6 +191,7 @@ static void do_resize(struct model *m)
 	if (size > m->disk.size)
 		memset(m->disk.bytes + m->disk.size, 0, size - m->disk.size);
 	m->disk.size = size;
+	model_bitmaps_resized(m);
 }
 
 static struct model_disk copy_of(const struct model_disk *d)
@@ -236,6 +240,8 @@ static void do_apply(struct model *m)
 	i = (unsigned)rng_below(&m->rng, m->n_snap);
 	r = img_snapshot_apply(m->img, index_of(m, i), &e);
 	if (r == -EINVAL && m->c.refcount_bits <= 4)
+		return;
+	if (r == -EBUSY && m->n_bitmap)
 		return;
 	must(r, &e);
 	free(m->disk.bytes);
@@ -292,6 +298,7 @@ static void do_crash(struct model *m)
 	struct err e = {0};
 
 	model_reopen(m, false);
+	model_bitmaps_crashed(m);
 	must(img_check(m->img, CHECK_FIX_LEAKS, &res, NULL, NULL, &e), &e);
 	if (res.corruptions || res.leaks || res.check_errors)
 		die("after %" PRIu64 " operations: check after a crash: %" PRIu64
@@ -315,7 +322,10 @@ static void do_compact(struct model *m)
 	struct compact_result res;
 	struct err e = {0};
 
-	must(compact_run(m->img, &res, NULL, &e), &e);
+	int r = compact_run(m->img, &res, NULL, &e);
+
+	if (r != -ENOTSUP || !m->n_bitmap)
+		must(r, &e);
 }
 
 static void do_dedup(struct model *m)
@@ -323,7 +333,10 @@ static void do_dedup(struct model *m)
 	struct dedup_result res;
 	struct err e = {0};
 
-	must(dedup_run(m->img, &(struct dedup_args){.hash = &mix_hash}, &res, NULL, &e), &e);
+	int r = dedup_run(m->img, &(struct dedup_args){.hash = &mix_hash}, &res, NULL, &e);
+
+	if (r != -ENOTSUP || !m->n_bitmap)
+		must(r, &e);
 }
 
 static void do_sparsify(struct model *m)
@@ -332,6 +345,38 @@ static void do_sparsify(struct model *m)
 	struct err e = {0};
 
 	must(sparsify_run(m->img, 2, &res, NULL, &e), &e);
+	model_bitmaps_changed(m, 0, m->disk.size, GRANULE_MAYBE); /* what became zeros */
+}
+
+static void do_bitmap(struct model *m)
+{
+	unsigned i, pick = (unsigned)rng_below(&m->rng, 8);
+
+	if (!m->c.bitmaps)
+		return;
+	if (pick < 2 && m->n_bitmap < MODEL_BITMAPS)
+		model_bitmap_add(m, rng_percent(&m->rng, 80));
+	if (!m->n_bitmap)
+		return;
+	i = (unsigned)rng_below(&m->rng, m->n_bitmap);
+	switch (pick) {
+	case 2:
+		model_bitmap_remove(m, i);
+		break;
+	case 3:
+		model_bitmap_clear(m, i);
+		break;
+	case 4:
+	case 5:
+		model_bitmap_enable(m, i, rng_percent(&m->rng, 60));
+		break;
+	case 6:
+	case 7:
+		model_bitmap_merge(m, i, (unsigned)rng_below(&m->rng, m->n_bitmap));
+		break;
+	default:
+		break;
+	}
 }
 
 static const struct {
@@ -344,7 +389,7 @@ static const struct {
 	{20, "resize", do_resize},    {20, "snapshot", do_snapshot}, {10, "apply", do_apply},
 	{15, "remove", do_remove},    {5, "view", do_view},          {5, "reopen", do_reopen},
 	{5, "crash", do_crash},       {3, "check", do_check},        {4, "compact", do_compact},
-	{4, "sparsify", do_sparsify}, {4, "dedup", do_dedup},
+	{4, "sparsify", do_sparsify}, {4, "dedup", do_dedup},        {25, "bitmap", do_bitmap},
 };
 
 static bool trace;

@@ -2,7 +2,7 @@
 /*
  * Several threads on one qcow2 image: each owns bytes, in clusters of its own and in clusters that it
  * shares with others, and always reads what it last wrote there. Meanwhile another thread flushes,
- * settles, makes and removes snapshots.
+ * settles, makes and removes snapshots and a bitmap. What other bitmaps say in the end is what was written.
  *
  * threads
  * timeout: 300
@@ -18,6 +18,7 @@
 
 #include "base/bytes.h"
 #include "model.h"
+#include "ops/bitmap.h"
 #include "peer.h"
 #include "tell.h"
 
@@ -105,6 +106,7 @@ static void discard(struct worker *w, const struct run *p)
 			die("thread %u: byte %" PRIu64 " is %02x after a discard, was %02x", w->id,
 			    p->off + i, w->buf[i], mine[i]);
 	memcpy(mine, w->buf, p->len);
+	model_bitmaps_changed(&w->s->m, p->off, p->len, GRANULE_DIRTY);
 }
 
 static void write_part(struct worker *w, const struct run *p)
@@ -114,6 +116,7 @@ static void write_part(struct worker *w, const struct run *p)
 	rng_fill(&w->rng, w->buf, p->len);
 	must(io_pwrite(&w->s->m.img->io, w->buf, p->len, p->off, &e), &e);
 	memcpy(w->s->m.disk.bytes + p->off, w->buf, p->len);
+	model_bitmaps_changed(&w->s->m, p->off, p->len, GRANULE_DIRTY);
 }
 
 static void *writer(void *arg)
@@ -134,6 +137,7 @@ static void *writer(void *arg)
 		} else if (pick < 57) {
 			must(io_zero(io, p.off, p.len, pick % 2 ? IO_ZERO_UNMAP : 0, &e), &e);
 			memset(w->s->m.disk.bytes + p.off, 0, p.len);
+			model_bitmaps_changed(&w->s->m, p.off, p.len, GRANULE_DIRTY);
 		} else if (pick < 65) {
 			discard(w, &p);
 		} else if (pick < 70) {
@@ -148,13 +152,36 @@ static void *writer(void *arg)
 	return NULL;
 }
 
+/* A bitmap that only this thread knows, beside those that the model has. */
+static void stir_bitmaps(struct worker *w, bool *there)
+{
+	struct model *m = &w->s->m;
+	struct err e = {0};
+	unsigned i;
+
+	if (!m->n_bitmap)
+		return;
+	i = (unsigned)rng_below(&w->rng, m->n_bitmap);
+	if (!*there) {
+		must(bitmap_add(m->img, "passing", 0, true, &e), &e);
+		*there = true;
+	} else if (rng_percent(&w->rng, 30)) {
+		must(bitmap_remove(m->img, "passing", &e), &e);
+		*there = false;
+	} else if (rng_percent(&w->rng, 30)) {
+		must(bitmap_clear(m->img, "passing", &e), &e);
+	} else {
+		must(bitmap_merge(m->img, "passing", m->img, m->bitmap[i].name, &e), &e);
+	}
+}
+
 /* What excludes the others, again and again until they are done. */
 static void *manager(void *arg)
 {
 	struct worker *w = arg;
 	struct img *img = w->s->m.img;
 	struct err e = {0};
-	bool snapshot = false;
+	bool snapshot = false, bitmap = false;
 	unsigned index;
 	int r;
 
@@ -178,6 +205,9 @@ static void *manager(void *arg)
 			must(img_snapshot_remove(img, index, &e), &e);
 			snapshot = false;
 			break;
+		case 3:
+			stir_bitmaps(w, &bitmap);
+			break;
 		default:
 			must(io_flush(&img->io, &e), &e);
 			break;
@@ -187,6 +217,8 @@ static void *manager(void *arg)
 		must(img_snapshot_find(img, "passing", &index, &e), &e);
 		must(img_snapshot_remove(img, index, &e), &e);
 	}
+	if (bitmap)
+		must(bitmap_remove(img, "passing", &e), &e);
 	return NULL;
 }
 
@@ -223,6 +255,8 @@ static void apply_snapshot(struct model *m)
 
 	if (!m->n_snap)
 		return;
+	while (m->n_bitmap)
+		model_bitmap_remove(m, 0);
 	must(img_snapshot_find(m->img, "kept", &index, &e), &e);
 	r = img_snapshot_apply(m->img, index, &e);
 	if (r == -EINVAL && m->c.refcount_bits <= 4)
@@ -242,6 +276,8 @@ static void run(uint64_t seed, uint64_t ops, bool ask)
 	model_config_random(&c, seed);
 	model_open(&s.m, &c);
 	split_disk(&s);
+	for (unsigned i = 0; c.bitmaps && i < 3; i++)
+		model_bitmap_add(&s.m, i > 0);
 	for (unsigned i = 0; i <= WRITERS; i++) {
 		w[i] = (struct worker){.s = &s, .id = i, .rng = {seed * 31 + i}};
 		w[i].buf = malloc(MODEL_MAX_LEN);
@@ -254,6 +290,8 @@ static void run(uint64_t seed, uint64_t ops, bool ask)
 		model_judge(&s.m, false);
 		if (i == 0)
 			keep_snapshot(&s.m);
+		if (c.bitmaps)
+			model_bitmap_merge(&s.m, 0, i);
 	}
 	apply_snapshot(&s.m);
 	must(img_settle(s.m.img, &e), &e);

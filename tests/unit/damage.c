@@ -242,7 +242,7 @@ void damage_random(struct io *file, struct rng *rng)
 
 /* ---- checking ---- */
 
-static void add_line(void *ctx, const char *text)
+void findings_line(void *ctx, const char *text)
 {
 	struct findings *f = ctx;
 	size_t n = strlen(text);
@@ -269,7 +269,9 @@ void findings_free(struct findings *f)
 int damage_check(struct io *file, unsigned fix, const struct check_bounds *bounds,
 		 struct check_result *res, struct findings *f, struct err *err)
 {
-	struct check_sink sink = {.line = add_line, .ctx = f, .max_lines = f ? f->max_lines : 0};
+	struct check_sink sink = {.line = findings_line,
+				  .ctx = f,
+				  .max_lines = f ? f->max_lines : 0};
 	struct header h = {0};
 	int r = header_read(file, &h, err);
 

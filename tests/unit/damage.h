@@ -41,6 +41,8 @@ struct findings {
 	uint64_t max_lines; /* for the sink */
 };
 void findings_free(struct findings *f);
+/* Of a struct check_sink, whose ctx is a struct findings. */
+void findings_line(void *ctx, const char *text);
 
 /* Checks or repairs; bounds NULL: the usual ones. f may be NULL. Returns what the check returns. */
 int damage_check(struct io *file, unsigned fix, const struct check_bounds *bounds,

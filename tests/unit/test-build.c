@@ -427,7 +427,6 @@ static void options_that_do_not_fit(void **state)
 	refuse(MiB, "data_file=x", NULL, -EINVAL, "'data-file' is required");
 	refuse(MiB, "extended_l2=on,compat=0.10", NULL, -EINVAL, "compatibility level 1.1");
 	refuse(MiB, "extended_l2=on,cluster_size=8k", NULL, -EINVAL, "at least 16384 bytes");
-	refuse(MiB, "extended_l2=on,data_file=x", NULL, -ENOTSUP, "external data file are not");
 	refuse(MiB, "encrypt.format=luks", NULL, -ENOTSUP, "encrypt.format");
 	refuse(MiB, "encryption=on", NULL, -ENOTSUP, "encryption");
 }

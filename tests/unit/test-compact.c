@@ -110,6 +110,137 @@ static void closes_holes(void **state)
 	io_close(before);
 }
 
+/* ---- bitmaps ---- */
+
+#define BITS (SIZE / 512 / 8) /* bytes of the finer one: a part of one cluster */
+
+/* Two bitmaps behind everything else, and the clusters in front of them free. */
+static struct io *image_with_bitmaps(void)
+{
+	struct io *file = disk_new("bitmaps.qcow2");
+	unsigned char buf[CLUSTER];
+	struct img *img;
+
+	disk_create(file, "qcow2", SIZE, "cluster_size=4096", NULL, NULL);
+	img = disk_open(file, "qcow2", IMG_RDWR, NULL);
+	for (unsigned i = 0; i < SIZE / CLUSTER; i += 2) {
+		memset(buf, (int)i + 1, CLUSTER);
+		ok(io_pwrite(&img->io, buf, CLUSTER, i * CLUSTER, &e), &e);
+	}
+	ok(io_flush(&img->io, &e), &e);
+	ok(img_bitmap_add(img, "fine", 512, true, &e), &e);
+	ok(img_bitmap_add(img, "coarse", 64 * KiB, false, &e), &e);
+	for (unsigned i = 0; i < 25; i++)
+		ok(img_bitmap_set(img, 0, i * 9 * CLUSTER, 512 + i * 700, &e), &e);
+	ok(img_bitmap_set(img, 1, 300 * KiB, 100 * KiB, &e), &e);
+	ok(img_settle(img, &e), &e);
+	ok(io_discard(&img->io, 8 * CLUSTER, 100 * CLUSTER, &e), &e);
+	ok(img_settle(img, &e), &e);
+	io_close(&img->io);
+	return file;
+}
+
+static void read_bits(struct io *file, unsigned char bits[2][BITS], struct bitmap which[2])
+{
+	struct img *img = disk_open(file, "qcow2", 0, NULL);
+	unsigned n;
+
+	ok(img_bitmaps(img, &n, &e), &e);
+	assert_int_equal(n, 2);
+	memset(bits, 0, 2 * BITS);
+	for (unsigned i = 0; i < 2; i++) {
+		img_bitmap_get(img, i, &which[i]);
+		which[i].name = NULL; /* borrowed */
+		ok(img_bitmap_read(img, i, 0, bits[i], i ? 2 : BITS, &e), &e);
+	}
+	io_close(&img->io);
+}
+
+static void same_bitmaps(struct io *a, struct io *b)
+{
+	static unsigned char x[2][BITS], y[2][BITS];
+	struct bitmap p[2], q[2];
+
+	read_bits(a, x, p);
+	read_bits(b, y, q);
+	assert_memory_equal(x, y, sizeof(x));
+	for (unsigned i = 0; i < 2; i++)
+		assert_true(p[i].granularity == q[i].granularity && p[i].enabled == q[i].enabled &&
+			    !q[i].inconsistent && !q[i].in_use);
+	assert_false(bytes_are_zero(x[0], BITS) || bytes_are_zero(x[1], 2));
+}
+
+static void same_disk_and_bitmaps(struct io *a, struct io *b, bool leaks)
+{
+	unsigned char *x = content(a, false), *y = content(b, false);
+	struct img *img = disk_open(b, "qcow2", 0, NULL);
+	struct check_result res;
+
+	ok(img_check(img, 0, &res, NULL, NULL, &e), &e);
+	io_close(&img->io);
+	assert_true(!res.corruptions && !res.check_errors && (leaks || !res.leaks));
+	assert_memory_equal(x, y, SIZE);
+	free(x);
+	free(y);
+	same_bitmaps(a, b);
+}
+
+/* Clusters of bits, tables and directory go where there is room; the next change finds them. */
+static void moves_bitmaps(void **state)
+{
+	struct io *before = image_with_bitmaps(), *file = disk_copy(before, "file.qcow2");
+	struct img *img = disk_open(file, "qcow2", IMG_RDWR, NULL);
+	unsigned char bits[BITS];
+	struct compact_result res;
+	uint64_t used;
+
+	(void)state;
+	ok(compact_run(img, &res, NULL, &e), &e);
+	ok(img->fmt->count_used(img, UINT64_MAX, &used, &e), &e);
+	assert_true(res.moved > 6 * CLUSTER); /* two tables, their bits, the directory, data */
+	assert_int_equal(res.left, 0);
+	assert_int_equal(io_size(file), used * CLUSTER);
+	assert_true(res.size_after < res.size_before);
+	same_disk_and_bitmaps(before, file, false);
+	ok(io_pwrite(&img->io, "x", 1, SIZE - 1, &e), &e);
+	ok(img_settle(img, &e), &e);
+	ok(img_bitmap_read(img, 0, 0, bits, BITS, &e), &e);
+	assert_int_equal(bits[BITS - 1], 0x80);
+	ok(compact_run(img, &res, NULL, &e), &e);
+	assert_int_equal(res.left, 0);
+	io_close(&img->io);
+	io_close(file);
+	io_close(before);
+}
+
+static void stops_anywhere_with_bitmaps(void **state)
+{
+	struct io *before = image_with_bitmaps();
+	bool failed = true;
+
+	(void)state;
+	for (uint64_t at = 1; failed; at++) {
+		struct fault_plan plan = {.fail_at = at, .writes_only = true, .code = EIO};
+		struct io *file = disk_copy(before, "file.qcow2"), *io;
+		struct compact_result res;
+		struct img *img;
+
+		ok(fault_open(file, false, &plan, &io, &e), &e);
+		ok(img_open_io(io, "qcow2", IMG_RDWR, NULL, &img, &e), &e);
+		failed = compact_run(img, &res, NULL, &e) < 0;
+		plan.fail_at = 0;
+		io_close(&img->io);
+		same_disk_and_bitmaps(before, file, true);
+		img = disk_open(file, "qcow2", IMG_RDWR, NULL);
+		ok(compact_run(img, &res, NULL, &e), &e);
+		assert_int_equal(res.left, 0);
+		io_close(&img->io);
+		same_disk_and_bitmaps(before, file, false);
+		io_close(file);
+	}
+	io_close(before);
+}
+
 static void stops_anywhere(void **state)
 {
 	struct io *before = holed_image();
@@ -161,8 +292,8 @@ static void refuses(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(closes_holes),
-		cmocka_unit_test(stops_anywhere),
+		cmocka_unit_test(closes_holes),  cmocka_unit_test(stops_anywhere),
+		cmocka_unit_test(moves_bitmaps), cmocka_unit_test(stops_anywhere_with_bitmaps),
 		cmocka_unit_test(refuses),
 	};
 

@@ -524,6 +524,138 @@ static void a_sound_image_is_not_written_to(void **state)
 	}
 }
 
+/* ---- bitmaps ---- */
+
+#define BITS_SIZE (256 * KiB)
+
+/* Two bitmaps, and where their directory and their header extension are. */
+static struct io *image_with_bitmaps(uint64_t *dir, uint64_t *ext)
+{
+	struct io *file = disk_new("bitmaps.qcow2");
+	unsigned char buf[4096];
+	struct err e = {0};
+	struct img *img;
+
+	disk_create(file, "qcow2", BITS_SIZE, "cluster_size=4k", NULL, NULL);
+	img = disk_open(file, "qcow2", IMG_RDWR, NULL);
+	ok(img_bitmap_add(img, "one", 512, true, &e), &e);
+	ok(img_bitmap_add(img, "two", 4096, false, &e), &e);
+	for (uint64_t at = 0; at < BITS_SIZE; at += 3 * sizeof(buf)) {
+		memset(buf, (int)(at >> 12) + 1, sizeof(buf));
+		ok(io_pwrite(&img->io, buf, sizeof(buf), at, &e), &e);
+	}
+	ok(img_settle(img, &e), &e);
+	io_close(&img->io);
+	for (*ext = 104; damage_get(file, *ext) >> 32 != EXT_TYPE_BITMAPS;)
+		*ext += 8 + round_up(damage_get(file, *ext) & UINT32_MAX, 8);
+	*dir = damage_get(file, *ext + 24);
+	return file;
+}
+
+/* What bitmaps have to do with a file that was repaired: nothing. The disk is what it was. */
+static void has_no_bitmaps(struct io *file, struct io *before)
+{
+	static unsigned char x[BITS_SIZE], y[BITS_SIZE];
+	struct img *img = disk_open(file, "qcow2", 0, NULL);
+	struct err e = {0};
+	unsigned n = 9;
+
+	assert_sound(file);
+	ok(img_bitmaps(img, &n, &e), &e);
+	assert_int_equal(n, 0);
+	ok(io_pread(&img->io, x, BITS_SIZE, 0, &e), &e);
+	io_close(&img->io);
+	img = disk_open(before, "qcow2", 0, NULL);
+	ok(io_pread(&img->io, y, BITS_SIZE, 0, &e), &e);
+	io_close(&img->io);
+	assert_memory_equal(x, y, BITS_SIZE);
+	for (uint64_t at = 104; at < 600; at += 8)
+		assert_int_not_equal(damage_get(file, at) >> 32, EXT_TYPE_BITMAPS);
+}
+
+static int repair_open(struct io *file, struct check_result *res, struct findings *f, struct err *e)
+{
+	struct check_sink sink = {findings_line, f, 0};
+	struct img *img;
+	int r;
+
+	ok(img_open_io(disk_borrow(file), "qcow2", IMG_RDWR | IMG_FOR_CHECK, NULL, &img, e), e);
+	r = img_check(img, FIX_ALL, res, f ? &sink : NULL, NULL, e);
+	io_close(&img->io);
+	return r;
+}
+
+/* Whatever is wrong with the directory, and whichever write of the repair fails. */
+static void broken_bitmap_directories_are_dropped(void **state)
+{
+	static const struct {
+		bool header; /* relative to the extension, else to the directory */
+		unsigned at;
+		uint64_t value;
+		const char *text;
+	} damages[] = {
+		{false, 0, 7, "invalid offset of a bitmap table"},
+		{false, 8, UINT64_C(0xffffffff00000000), "invalid size of a bitmap table"},
+		{false, 16, UINT64_C(0x0108000300000000), "invalid granularity"},
+		{true, 8, UINT64_C(3) << 32, "too short"},
+		{true, 8, UINT64_C(1) << 32, "more bitmaps than"},
+		{true, 24, 512, "invalid place or size"},
+	};
+	struct err e = {0};
+
+	(void)state;
+	for (unsigned i = 0; i < ARRAY_LEN(damages); i++) {
+		uint64_t dir, ext;
+		struct io *before = image_with_bitmaps(&dir, &ext);
+		bool failed = true;
+
+		context("damage %u", i);
+		damage_put(before, (damages[i].header ? ext : dir) + damages[i].at,
+			   damages[i].value);
+		for (uint64_t at = 0; failed; at++) {
+			struct fault_plan plan = {
+				.fail_at = at, .writes_only = true, .sticky = true, .code = EIO};
+			struct io *file = disk_copy(before, "file.qcow2"), *io;
+			struct findings f = {0};
+			struct check_result res;
+
+			ok(fault_open(file, false, &plan, &io, &e), &e);
+			failed = repair_open(io, &res, at ? NULL : &f, &e) < 0;
+			io_close(io);
+			assert_true(at || !failed);
+			if (!at) {
+				assert_non_null(strstr(f.text, damages[i].text));
+				assert_non_null(strstr(f.text, "Dropping all bitmaps"));
+				assert_int_equal(res.corruptions, 0);
+				assert_int_equal(res.corruptions_fixed, 1);
+				failed = true;
+			}
+			ok(repair_open(file, &res, NULL, &e), &e);
+			has_no_bitmaps(file, before);
+			findings_free(&f);
+			io_close(file);
+		}
+		io_close(before);
+	}
+}
+
+/* Not without being asked: opening a dirty image does not throw them away. */
+static void opening_keeps_broken_bitmaps(void **state)
+{
+	struct err e = {0};
+	uint64_t dir, ext;
+	struct io *file = image_with_bitmaps(&dir, &ext);
+	struct img *img;
+
+	(void)state;
+	damage_put(file, dir, 7);
+	damage_put(file, 72, INCOMPAT_DIRTY);
+	fails(img_open_io(file, "qcow2", IMG_RDWR, NULL, &img, &e), -EUCLEAN, &e,
+	      "cannot be repaired");
+	assert_int_equal(damage_get(file, 88) & AUTOCLEAR_BITMAPS, AUTOCLEAR_BITMAPS);
+	io_close(file);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -539,6 +671,8 @@ int main(void)
 		cmocka_unit_test(devices_do_not_grow),
 		cmocka_unit_test(dangling_entries_stay_dangling),
 		cmocka_unit_test(snapshot_tables_are_mended),
+		cmocka_unit_test(broken_bitmap_directories_are_dropped),
+		cmocka_unit_test(opening_keeps_broken_bitmaps),
 	};
 
 	int failed = cmocka_run_group_tests(tests, NULL, NULL);

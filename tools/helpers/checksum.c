@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 /* img-checksum: what `img checksum` runs; see tools/checksum.c. Hash functions from libcrypto. */
 #include <inttypes.h>
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -155,7 +154,8 @@ int main(int argc, char **argv)
 	struct cli cli = {.prog = "img", .cmd = &cmd_checksum};
 	int code;
 
-	signal(SIGPIPE, SIG_IGN);
+	if (!cli_begin(&cli))
+		return 1;
 	cli.argc = argc > 0 ? argc - 1 : 0;
 	cli.argv = argv + 1;
 	code = run(&cli);

@@ -2,7 +2,6 @@
 /* img-dedup: what `img dedup` runs; see tools/dedup.c. The hash function is libcrypto's. */
 #include "ops/dedup.h"
 
-#include <signal.h>
 #include <stdio.h>
 
 #include "base/json.h"
@@ -84,8 +83,8 @@ int main(int argc, char **argv)
 	struct cli cli = {.prog = "img", .cmd = &cmd_dedup};
 	int code;
 
-	signal(SIGPIPE, SIG_IGN);
-	signal(SIGXFSZ, SIG_IGN);
+	if (!cli_begin(&cli))
+		return 1;
 	cli.argc = argc > 0 ? argc - 1 : 0;
 	cli.argv = argv + 1;
 	code = run(&cli);

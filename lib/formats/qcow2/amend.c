@@ -159,7 +159,7 @@ static int check_rules(struct qcow2 *q, const struct opts *opts, const struct ta
 					 !same_text(backing_fmt, q->h.backing_format)))
 		return err_set(err, EINVAL,
 			       "Cannot amend the backing file\n"
-			       "You can use 'qemu-img rebase' instead.");
+			       "You can use 'img rebase' instead.");
 	if (t->lazy && t->version < 3 && opts_get(opts, "lazy_refcounts"))
 		return err_set(err, EINVAL,
 			       "Lazy refcounts only supported with compatibility level 1.1 and "

@@ -84,14 +84,19 @@ typedef bool bitmap_filter(const struct qcow2_bitmap *b, const struct qcow2_bitm
 bitmap_filter bitmap_is, bitmap_is_enabled, bitmap_is_any;
 int qcow2_bitmaps_mark(struct qcow2 *q, bitmap_filter *which, const struct qcow2_bitmap *arg,
 		       struct err *err);
-/* Writes all flags as they are in memory, durably. */
-int qcow2_bitmaps_write_flags(struct qcow2 *q, enum barrier barrier, struct err *err);
+/*
+ * Writes the directory as it is in memory where it stands, durably: flags, or places of tables that
+ * hold the same as the old ones, which may be on disk in any mixture.
+ */
+int qcow2_bitmaps_write_directory(struct qcow2 *q, enum barrier barrier, struct err *err);
 /*
  * Writes a directory of the n bitmaps in v to new clusters and switches the header to it; v becomes
  * the list (the caller frees the old array). n 0: no directory. The old
  * directory is noted to be freed.
  */
 int qcow2_bitmaps_switch(struct qcow2 *q, struct qcow2_bitmap *v, uint32_t n, struct err *err);
+/* Names a copy of the directory, which the caller made at `to`, in the header. -ENOSPC: no room. */
+int qcow2_bitmaps_move_directory(struct qcow2 *q, uint64_t to, struct err *err);
 void qcow2_bitmaps_note_free(struct qcow2 *q, struct bitmap_frees *f, uint64_t host,
 			     uint64_t bytes);
 /* Moves a list to those that nothing on disk refers to. */

@@ -12,58 +12,28 @@
 
 /* ---- reading ---- */
 
-static bool is_zero_padded(const unsigned char *p, const struct bitmap_entry *e)
-{
-	return bytes_are_zero(p + e->extra_len + e->name_len, e->padding);
-}
-
-/* The variable part of an entry: extra data, name, padding. */
 static int read_names(struct qcow2 *q, struct qcow2_bitmap *b, const char **fault, struct err *err)
 {
 	const struct bitmap_entry *e = &b->e;
-	size_t len = (size_t)e->extra_len + e->name_len + e->padding;
-	CLEANUP_FREE unsigned char *buf = malloc(len);
-	int r;
+	int r = bitmaps_read_name(q->img.file, e, &b->name, fault, err);
 
-	if (!buf)
-		return err_nomem(err, len, "the bitmap directory");
-	r = io_pread_tail(q->img.file, buf, len, e->extra_at, err);
-	if (r < 0)
+	if (r < 0 || *fault || !e->extra_len)
 		return r;
-	if (memchr(buf + e->extra_len, 0, e->name_len))
-		*fault = "name of a bitmap with a zero byte";
-	else if (!is_zero_padded(buf, e))
-		*fault = "padding behind the name of a bitmap is not zero";
-	if (*fault)
-		return 0;
-	b->name = strndup((const char *)buf + e->extra_len, e->name_len);
-	if (e->extra_len) {
-		b->extra = malloc(e->extra_len);
-		if (b->extra)
-			memcpy(b->extra, buf, e->extra_len);
-	}
-	return b->name && (b->extra || !e->extra_len) ? 0
-						      : err_nomem(err, len, "the bitmap directory");
-}
-
-static int by_name(const void *a, const void *b)
-{
-	return strcmp(*(const char *const *)a, *(const char *const *)b);
+	b->extra = malloc(e->extra_len);
+	if (!b->extra)
+		return err_nomem(err, e->extra_len, "the bitmap directory");
+	return io_pread_tail(q->img.file, b->extra, e->extra_len, e->extra_at, err);
 }
 
 static int check_unique(const struct qcow2_bitmaps *m, const char **fault, struct err *err)
 {
-	CLEANUP_FREE const char **names = calloc(m->dir.n + 1, sizeof(*names));
+	CLEANUP_FREE char **names = calloc(m->dir.n + 1, sizeof(*names));
 
 	if (!names)
 		return err_nomem(err, m->dir.n * sizeof(*names), "the bitmap directory");
 	for (uint32_t i = 0; i < m->dir.n; i++)
 		names[i] = m->v[i].name;
-	qsort(names, m->dir.n, sizeof(*names), by_name);
-	for (uint32_t i = 1; i < m->dir.n && !*fault; i++)
-		if (strcmp(names[i - 1], names[i]) == 0)
-			*fault = "two bitmaps of the same name";
-	return 0;
+	return bitmaps_check_names(names, m->dir.n, fault, err);
 }
 
 static int read_entries(struct qcow2 *q, const char **fault, uint64_t *at, struct err *err)
@@ -79,6 +49,8 @@ static int read_entries(struct qcow2 *q, const char **fault, uint64_t *at, struc
 		r = bitmaps_next(q->img.file, &q->h, &m->dir, &next, &b->e, fault, err);
 		if (r == 0 && !*fault)
 			r = read_names(q, b, fault, err);
+		if (r < 0 || *fault)
+			break;
 		b->enabled = b->e.flags & BITMAP_AUTO;
 		/* Extra data that we do not know, and may not ignore, or it was not closed. */
 		b->inconsistent = (b->e.flags & BITMAP_IN_USE) ||
@@ -101,7 +73,7 @@ static int read_directory(struct qcow2 *q, struct err *err)
 	if (!fault && m->dir.n &&
 	    (m->dir.off + m->dir.bytes > round_up(io_size(q->img.file), q->cluster) ||
 	     m->dir.n > m->dir.bytes / 24))
-		fault = "bitmap directory is too short";
+		fault = "too short for its bitmaps";
 	if (!fault && m->dir.n) {
 		m->v = calloc(m->dir.n, sizeof(*m->v));
 		r = m->v ? read_entries(q, &fault, &at, err)
@@ -187,7 +159,7 @@ static int encode(const struct qcow2_bitmap *v, uint32_t n, unsigned char **out,
 	return 0;
 }
 
-int qcow2_bitmaps_write_flags(struct qcow2 *q, enum barrier barrier, struct err *err)
+int qcow2_bitmaps_write_directory(struct qcow2 *q, enum barrier barrier, struct err *err)
 {
 	const struct qcow2_bitmaps *m = q->bitmaps;
 	CLEANUP_FREE unsigned char *buf = NULL;
@@ -233,7 +205,7 @@ int qcow2_bitmaps_mark(struct qcow2 *q, bitmap_filter *which, const struct qcow2
 	}
 	if (!any)
 		return 0;
-	r = qcow2_bitmaps_write_flags(q, BARRIER_BITMAP_IN_USE, err);
+	r = qcow2_bitmaps_write_directory(q, BARRIER_BITMAP_IN_USE, err);
 	/* Which flags are on the disk is unknown: those in memory claim the least. */
 	if (r < 0)
 		atomic_store(&q->img.broken, -r);
@@ -313,8 +285,8 @@ static int switch_header(struct qcow2 *q, const struct bitmap_dir *dir, struct e
 	return r;
 }
 
-static int write_directory(struct qcow2 *q, const struct qcow2_bitmap *v, struct bitmap_dir *dir,
-			   struct err *err)
+static int write_new_directory(struct qcow2 *q, const struct qcow2_bitmap *v,
+			       struct bitmap_dir *dir, struct err *err)
 {
 	CLEANUP_FREE unsigned char *buf = NULL;
 	int r = encode(v, dir->n, &buf, err);
@@ -333,7 +305,7 @@ int qcow2_bitmaps_switch(struct qcow2 *q, struct qcow2_bitmap *v, uint32_t n, st
 {
 	struct qcow2_bitmaps *m = q->bitmaps;
 	struct bitmap_dir dir = {.n = n, .bytes = directory_bytes(v, n)};
-	int r = n ? write_directory(q, v, &dir, err) : 0;
+	int r = n ? write_new_directory(q, v, &dir, err) : 0;
 
 	if (r < 0)
 		return r;
@@ -349,4 +321,16 @@ int qcow2_bitmaps_switch(struct qcow2 *q, struct qcow2_bitmap *v, uint32_t n, st
 	m->v = v;
 	qcow2_bitmaps_count(q);
 	return 0;
+}
+
+int qcow2_bitmaps_move_directory(struct qcow2 *q, uint64_t to, struct err *err)
+{
+	struct bitmap_dir dir = q->bitmaps->dir;
+	int r;
+
+	dir.off = to;
+	r = switch_header(q, &dir, err);
+	if (r == 0)
+		q->bitmaps->dir = dir;
+	return r;
 }

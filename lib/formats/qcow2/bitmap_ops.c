@@ -165,11 +165,14 @@ static int claim_if_sane(struct qcow2 *q, struct qcow2_bitmap *b, struct err *er
 
 static void free_clusters(struct qcow2 *q, struct qcow2_bitmap *b)
 {
+	uint64_t bytes = b->e.table_size * UINT64_C(8);
+
 	if (b->claimed)
 		qcow2_bits_clear(q, b);
 	qcow2_bitmaps_ripen(q, &b->frees);
-	qcow2_bitmaps_note_free(q, &q->bitmaps->frees, b->e.table_offset,
-				b->e.table_size * UINT64_C(8));
+	/* A table that is said to be outside the file has no clusters. */
+	if (b->e.table_offset + bytes <= round_up(io_size(q->img.file), q->cluster))
+		qcow2_bitmaps_note_free(q, &q->bitmaps->frees, b->e.table_offset, bytes);
 }
 
 static int ops_remove(struct img *img, unsigned index, struct err *err)
@@ -225,7 +228,7 @@ static int ops_enable(struct img *img, unsigned index, bool enable, struct err *
 		return r;
 	flags = b->e.flags;
 	b->e.flags = enable ? flags | BITMAP_AUTO : flags & ~BITMAP_AUTO;
-	r = qcow2_bitmaps_write_flags(q, BARRIER_BITMAP_STORED, err);
+	r = qcow2_bitmaps_write_directory(q, BARRIER_BITMAP_STORED, err);
 	if (r < 0) {
 		b->e.flags = flags;
 		return r;

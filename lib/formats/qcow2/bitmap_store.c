@@ -149,7 +149,7 @@ static int publish(struct qcow2 *q, const struct qcow2_bitmap *v, const bool *mo
 		any |= moved[i];
 	}
 	r = any ? qcow2_bitmaps_switch(q, m->v, m->dir.n, err)
-		: qcow2_bitmaps_write_flags(q, BARRIER_BITMAP_STORED, err);
+		: qcow2_bitmaps_write_directory(q, BARRIER_BITMAP_STORED, err);
 	for (uint32_t i = 0; i < m->dir.n; i++) {
 		struct qcow2_bitmap *b = &m->v[i];
 

@@ -3,6 +3,7 @@
 #include "formats/qcow2/bitmaps.h"
 
 #include <errno.h>
+#include <stdlib.h>
 
 struct disk_bitmap {
 	be64 table_offset; /* 0 */
@@ -50,7 +51,7 @@ const char *bitmaps_find(const struct header *h, struct bitmap_dir *dir)
 		return "invalid number of bitmaps";
 	if (!be64_get(d.off) || !is_aligned(be64_get(d.off), UINT64_C(1) << h->cluster_bits) ||
 	    be64_get(d.off) > INT64_MAX - BITMAPS_MAX_DIR || be64_get(d.bytes) > BITMAPS_MAX_DIR)
-		return "invalid place or size of the bitmap directory";
+		return "invalid place or size";
 	*dir = (struct bitmap_dir){be32_get(d.n), be64_get(d.off), be64_get(d.bytes)};
 	return NULL;
 }
@@ -85,7 +86,7 @@ int bitmaps_next(struct io *file, const struct header *h, const struct bitmap_di
 	struct disk_bitmap d;
 	int r;
 
-	*fault = "bitmap directory is too short";
+	*fault = "too short for its bitmaps";
 	if (left < sizeof(d))
 		return 0;
 	r = io_pread_tail(file, &d, sizeof(d), *at, err);
@@ -106,6 +107,47 @@ int bitmaps_next(struct io *file, const struct header *h, const struct bitmap_di
 	};
 	e->padding = (unsigned)(len - sizeof(d) - e->extra_len - e->name_len);
 	*at += len;
+	return 0;
+}
+
+int bitmaps_read_name(struct io *file, const struct bitmap_entry *e, char **name,
+		      const char **fault, struct err *err)
+{
+	char buf[BITMAP_MAX_NAME + 8];
+	int r = io_pread_tail(file, buf, (size_t)e->name_len + e->padding,
+			      e->extra_at + e->extra_len, err);
+
+	*name = NULL;
+	if (r < 0)
+		return r;
+	if (memchr(buf, 0, e->name_len))
+		*fault = "name of a bitmap with a zero byte";
+	else if (!bytes_are_zero(buf + e->name_len, e->padding))
+		*fault = "padding behind the name of a bitmap is not zero";
+	if (*fault)
+		return 0;
+	*name = strndup(buf, e->name_len);
+	return *name ? 0 : err_nomem(err, e->name_len, "the bitmap directory");
+}
+
+static int by_name(const void *a, const void *b)
+{
+	return strcmp(*(const char *const *)a, *(const char *const *)b);
+}
+
+int bitmaps_check_names(char *const *names, uint32_t n, const char **fault, struct err *err)
+{
+	const char **sorted = calloc((size_t)n + 1, sizeof(*sorted));
+
+	if (!sorted)
+		return err_nomem(err, n * sizeof(*sorted), "the bitmap directory");
+	for (uint32_t i = 0; i < n; i++)
+		sorted[i] = names[i];
+	qsort(sorted, n, sizeof(*sorted), by_name);
+	for (uint32_t i = 1; i < n && !*fault; i++)
+		if (strcmp(sorted[i - 1], sorted[i]) == 0)
+			*fault = "two bitmaps of the same name";
+	free(sorted);
 	return 0;
 }
 
@@ -169,5 +211,5 @@ int bitmaps_measure(struct io *file, const struct header *h, uint64_t cluster, u
 		names += bitmaps_entry_bytes(e.name_len, 0);
 	}
 	*bytes += round_up(names, cluster);
-	return fault ? io_corrupt(file, err, at, "%s", fault) : 0;
+	return fault ? io_corrupt(file, err, at, "bitmap directory: %s", fault) : 0;
 }

@@ -64,6 +64,15 @@ const char *bitmaps_find(const struct header *h, struct bitmap_dir *dir);
 int bitmaps_next(struct io *file, const struct header *h, const struct bitmap_dir *dir,
 		 uint64_t *at, struct bitmap_entry *e, const char **fault, struct err *err);
 
+/*
+ * The name of an entry, which the caller frees. *fault: NULL, or what is wrong with it or with the
+ * padding behind it. 0, or a read error, -ENOMEM.
+ */
+int bitmaps_read_name(struct io *file, const struct bitmap_entry *e, char **name,
+		      const char **fault, struct err *err);
+/* *fault when two of n names are equal. -ENOMEM. */
+int bitmaps_check_names(char *const *names, uint32_t n, const char **fault, struct err *err);
+
 /* Bytes of a directory entry. */
 uint64_t bitmaps_entry_bytes(uint64_t name_len, uint64_t extra_len);
 /* Writes an entry of bitmaps_entry_bytes() bytes: extra and name are those that e counts. */

@@ -158,6 +158,22 @@ static int qbuild_zero(struct build *b, uint64_t off, uint64_t len, struct err *
 	return note_units(q, first, n, ENTRY_ZERO, err);
 }
 
+/* With a backing file they hide what it holds there. */
+static void qbuild_hole(struct build *b, uint64_t off, uint64_t len)
+{
+	struct qbuild *q = qbuild_of(b);
+
+	for (uint64_t end = off + len, to; off < end; off = to) {
+		uint64_t in_cluster = off & (q->cluster - 1), first = in_cluster / b->grain, n;
+
+		to = min_u64(end, off - in_cluster + q->cluster);
+		n = (to - off) / b->grain;
+		l2_tables_hole(&q->l2, off >> q->h.cluster_bits,
+			       (uint32_t)(((UINT64_C(1) << n) - 1) << first),
+			       q->h.backing_name != NULL);
+	}
+}
+
 static int qbuild_set_size(struct build *b, uint64_t size, struct err *err)
 {
 	struct qbuild *q = qbuild_of(b);
@@ -258,6 +274,7 @@ static void qbuild_close(struct build *b)
 static const struct build_ops qbuild_external_ops = {
 	.reserve = qbuild_reserve,
 	.zero = qbuild_zero,
+	.hole = qbuild_hole,
 	.set_size = qbuild_set_size,
 	.finish = qbuild_finish,
 	.close = qbuild_close,
@@ -267,6 +284,7 @@ static const struct build_ops qbuild_ops = {
 	.reserve = qbuild_reserve,
 	.reserve_coded = qbuild_reserve_coded,
 	.zero = qbuild_zero,
+	.hole = qbuild_hole,
 	.set_size = qbuild_set_size,
 	.finish = qbuild_finish,
 	.close = qbuild_close,
@@ -295,6 +313,8 @@ static int start(struct qbuild *q, unsigned flags, struct err *err)
 
 	if (r < 0)
 		return r;
+	if (extended)
+		q->build.grain = q->cluster >> 5;
 	q->refs.order = q->h.refcount_order;
 	q->refs.block_bits = q->h.cluster_bits + 3 - q->h.refcount_order;
 	q->build.max_size = round_down(header_max_size(&q->h), 512);

@@ -44,7 +44,7 @@ struct l2_tables {
 	uint64_t used;      /* tables that are not NULL */
 	unsigned l2_bits;   /* log2 of entries per table */
 	unsigned page_bits; /* log2 of entries per page */
-	bool extended;      /* on disk an entry takes 16 bytes */
+	bool extended; /* on disk, and here, an entry takes 16 bytes: its subclusters without data */
 };
 
 int l2_tables_init(struct l2_tables *t, uint64_t l1_entries, unsigned l2_bits, bool extended,
@@ -56,13 +56,13 @@ int l2_tables_prepare(struct l2_tables *t, uint64_t first, uint64_t n, struct er
 void l2_tables_set(struct l2_tables *t, uint64_t index, uint64_t entry);
 /* Copies table i in disk form, adding shift to the host offsets; false: there is none. */
 bool l2_tables_copy(const struct l2_tables *t, uint64_t i, uint64_t shift, be64 *out);
-/* What l2_tables_set put there, or 0. */
-uint64_t l2_tables_get(const struct l2_tables *t, uint64_t index);
 /*
- * Puts an extended entry at out. All its subclusters are alike: zeros, data or nothing, as `given`, a
- * standard entry, says. entry: flags and offset.
+ * Subclusters `mask` of an extended entry hold no data: they are zeros, or, not hidden, absent. Only
+ * once l2_tables_prepare made room; an entry that says zeros as a whole stays so.
  */
-void l2_put_extended(uint64_t entry, uint64_t given, be64 *out);
+void l2_tables_hole(struct l2_tables *t, uint64_t index, uint32_t mask, bool hidden);
+/* The extended entry `index` in disk form, with another offset and other flags than it was given. */
+void l2_tables_put(const struct l2_tables *t, uint64_t index, uint64_t entry, be64 *out);
 
 /*
  * Refcounts of data clusters, numbered from the first one that reserve gave away. As long as there

@@ -192,9 +192,6 @@ static int parse_features(const struct create_args *args, struct qcow2_build_opt
 		return err_set(err, EINVAL,
 			       "Extended L2 entries are only supported with cluster sizes of at "
 			       "least 16384 bytes");
-	if (extended && opts_get(args->opts, "data_file"))
-		return err_set(err, ENOTSUP,
-			       "Extended L2 entries with an external data file are not supported");
 	if (extended)
 		o->h.incompat |= INCOMPAT_EXTL2;
 	if (o->prealloc != PREALLOC_OFF && args->backing && !extended)

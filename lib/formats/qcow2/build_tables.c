@@ -18,6 +18,11 @@ int l2_tables_init(struct l2_tables *t, uint64_t l1_entries, unsigned l2_bits, b
 	return l2_tables_grow(t, l1_entries, err);
 }
 
+static unsigned words(const struct l2_tables *t)
+{
+	return t->extended ? 2 : 1;
+}
+
 static uint64_t pages_per_table(const struct l2_tables *t)
 {
 	return UINT64_C(1) << (t->l2_bits - t->page_bits);
@@ -74,19 +79,33 @@ int l2_tables_prepare(struct l2_tables *t, uint64_t first, uint64_t n, struct er
 		}
 		page = &t->table[i][p & (pages_per_table(t) - 1)];
 		if (!*page)
-			*page = calloc((size_t)1 << t->page_bits, sizeof(be64));
+			*page = calloc((size_t)words(t) << t->page_bits, sizeof(be64));
 		if (!*page)
 			return err_nomem(err, sizeof(be64) << t->page_bits, "an L2 table");
 	}
 	return 0;
 }
 
-void l2_tables_set(struct l2_tables *t, uint64_t index, uint64_t entry)
+/* The words of an entry; NULL: nothing was prepared there. */
+static be64 *slot(const struct l2_tables *t, uint64_t index)
 {
 	be64 **table = t->table[index >> t->l2_bits];
-	be64 *page = table[(index >> t->page_bits) & (pages_per_table(t) - 1)];
+	be64 *page = table ? table[(index >> t->page_bits) & (pages_per_table(t) - 1)] : NULL;
 
-	page[index & ((UINT64_C(1) << t->page_bits) - 1)] = be64_make(entry);
+	return page ? page + (index & ((UINT64_C(1) << t->page_bits) - 1)) * words(t) : NULL;
+}
+
+void l2_tables_set(struct l2_tables *t, uint64_t index, uint64_t entry)
+{
+	*slot(t, index) = be64_make(entry);
+}
+
+void l2_tables_hole(struct l2_tables *t, uint64_t index, uint32_t mask, bool hidden)
+{
+	be64 *v = slot(t, index);
+	uint64_t holes = be64_get(v[1]) | mask;
+
+	v[1] = be64_make(hidden ? holes | (uint64_t)mask << 32 : holes);
 }
 
 /* Host offsets grow in the low bits of every entry that has one. */
@@ -97,42 +116,49 @@ static be64 shift_entry(be64 entry, uint64_t shift)
 	return (e & ENTRY_COMPRESSED) || (e & ENTRY_COPIED) ? be64_make(e + shift) : entry;
 }
 
-uint64_t l2_tables_get(const struct l2_tables *t, uint64_t index)
-{
-	be64 *const *table = t->table[index >> t->l2_bits];
-	const be64 *page = table ? table[(index >> t->page_bits) & (pages_per_table(t) - 1)] : NULL;
-
-	return page ? be64_get(page[index & ((UINT64_C(1) << t->page_bits) - 1)]) : 0;
-}
-
-void l2_put_extended(uint64_t entry, uint64_t given, be64 *out)
+/*
+ * All subclusters are alike, zeros, data or nothing, as `given`, a standard entry, says; but those in
+ * the lower half of `holes` are not data, and those in the upper half are zeros.
+ */
+static void put_extended(uint64_t entry, uint64_t given, uint64_t holes, be64 *out)
 {
 	uint64_t all = UINT32_MAX, bitmap = 0;
 
 	if (!(entry & ENTRY_COMPRESSED)) {
 		entry &= ~ENTRY_ZERO;
-		bitmap = given & ENTRY_ZERO ? all << 32 : given ? all : 0;
+		if (given & ENTRY_ZERO)
+			bitmap = all << 32;
+		else if (given)
+			bitmap = (all & ~holes) | (holes & all << 32);
 	}
 	out[0] = be64_make(entry);
 	out[1] = be64_make(bitmap);
 }
 
+void l2_tables_put(const struct l2_tables *t, uint64_t index, uint64_t entry, be64 *out)
+{
+	const be64 *v = slot(t, index);
+
+	put_extended(entry, v ? be64_get(v[0]) : 0, v ? be64_get(v[1]) : 0, out);
+}
+
 bool l2_tables_copy(const struct l2_tables *t, uint64_t i, uint64_t shift, be64 *out)
 {
-	uint64_t page_entries = UINT64_C(1) << t->page_bits, words = t->extended ? 2 : 1;
+	uint64_t page_entries = UINT64_C(1) << t->page_bits, n = words(t);
 
 	if (!t->table[i])
 		return false;
-	for (uint64_t k = 0; k < pages_per_table(t); k++, out += page_entries * words) {
+	for (uint64_t k = 0; k < pages_per_table(t); k++, out += page_entries * n) {
 		const be64 *page = t->table[i][k];
 
 		if (!page)
-			memset(out, 0, page_entries * words * sizeof(*out));
+			memset(out, 0, page_entries * n * sizeof(*out));
 		for (uint64_t e = 0; page && e < page_entries; e++) {
-			be64 entry = shift_entry(page[e], shift);
+			be64 entry = shift_entry(page[e * n], shift);
 
 			if (t->extended)
-				l2_put_extended(be64_get(entry), be64_get(entry), out + 2 * e);
+				put_extended(be64_get(entry), be64_get(entry),
+					     be64_get(page[e * n + 1]), out + e * n);
 			else
 				out[e] = entry;
 		}

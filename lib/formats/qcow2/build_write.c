@@ -210,7 +210,8 @@ static int append_l1(struct appender *a, const struct qbuild *q, const struct la
 
 /*
  * Table i of an image in which every cluster is where its number says. Standard entries make it data
- * at once; extended ones can say that the space is there and holds nothing yet.
+ * at once; extended ones can say that the space is there and holds nothing yet, but for a data file
+ * that has to read as the disk, whoever wrote to it.
  */
 static void identity_table(const struct qbuild *q, const struct layout *l, uint64_t i, be64 *out)
 {
@@ -223,10 +224,14 @@ static void identity_table(const struct qbuild *q, const struct layout *l, uint6
 		uint64_t index = i * per_table + k;
 		uint64_t entry = ENTRY_COPIED | (start + (index << q->h.cluster_bits));
 
-		if (q->l2.extended)
-			l2_put_extended(entry, l2_tables_get(&q->l2, index), out + 2 * k);
-		else
+		if (!q->l2.extended) {
 			out[k] = be64_make(entry);
+		} else if (q->h.autoclear & AUTOCLEAR_RAW_DATA) {
+			out[2 * k] = be64_make(entry);
+			out[2 * k + 1] = be64_make(UINT32_MAX);
+		} else {
+			l2_tables_put(&q->l2, index, entry, out + 2 * k);
+		}
 	}
 }
 

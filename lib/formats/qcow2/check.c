@@ -119,8 +119,8 @@ static void report_overflows(struct check *ck)
 		check_report(ck, F_OVERFLOW, "ERROR: overflow cluster offset=0x%" PRIx64,
 			     ck->refs.over[i] << ck->cluster_bits);
 		check_report(ck, F_OVERFLOW,
-			     "Use qemu-img amend to increase the refcount entry "
-			     "width or qemu-img convert to create a clean copy if the image cannot "
+			     "Use img amend to increase the refcount entry "
+			     "width or img convert to create a clean copy if the image cannot "
 			     "be opened for writing");
 	}
 }
@@ -311,6 +311,24 @@ int check_file_bounded(const struct check_bounds *bounds, struct io *file, struc
 	return r;
 }
 
+/*
+ * Bitmaps that are void, by this repair or another program, leave the header; unless it has no room for
+ * its own replacement.
+ */
+static int drop_void_bitmaps(struct qcow2 *q, struct err *err)
+{
+	unsigned before = q->h.n_ext;
+	int r;
+
+	if (q->h.version < 3 || (q->h.autoclear & AUTOCLEAR_BITMAPS))
+		return 0;
+	header_drop_ext(&q->h, EXT_TYPE_BITMAPS);
+	if (q->h.n_ext == before)
+		return 0;
+	r = qcow2_replace_header(q, err);
+	return r == -ENOSPC ? 0 : r;
+}
+
 int qcow2_check(struct img *img, unsigned fix, struct check_result *res,
 		const struct check_sink *sink, struct job *job, struct err *err)
 {
@@ -319,9 +337,13 @@ int qcow2_check(struct img *img, unsigned fix, struct check_result *res,
 
 	if (fix && !(img->open_flags & IMG_RDWR))
 		return err_set(err, EROFS, "%s: repair: opened read-only", img->io.name);
+	if (fix & CHECK_FIX_ERRORS)
+		fix |= CHECK_DROP_BITMAPS;
 	r = qcow2_check_file(img->file, &q->h, fix, res, sink, job, err);
 	if (!fix)
 		return r;
 	reload = qcow2_reload(q, r < 0 ? NULL : err);
+	if (r == 0 && reload == 0 && (fix & CHECK_FIX_ERRORS))
+		r = drop_void_bitmaps(q, err);
 	return r < 0 ? r : reload;
 }

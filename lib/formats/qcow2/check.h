@@ -12,7 +12,8 @@
 #include "image/img.h"
 
 /*
- * Checks, and with `fix` repairs: CHECK_FIX_LEAKS alone, or with CHECK_FIX_ERRORS. h is what
+ * Checks, and with `fix` repairs: CHECK_FIX_LEAKS alone, or with CHECK_FIX_ERRORS, and then also with
+ * CHECK_DROP_BITMAPS. h is what
  * header_read made of the file; a repair keeps it up to date. sink, job and err may be NULL. res is
  * always filled as far as the check got.
  *
@@ -21,6 +22,9 @@
  */
 int qcow2_check_file(struct io *file, struct header *h, unsigned fix, struct check_result *res,
 		     const struct check_sink *sink, struct job *job, struct err *err);
+
+/* With CHECK_FIX_ERRORS: bitmaps go where their directory makes no sense. Only if a user asked. */
+#define CHECK_DROP_BITMAPS (1U << 8)
 
 /*
  * Makes an image with the dirty bit usable for writing: sets all refcounts and COPIED flags from

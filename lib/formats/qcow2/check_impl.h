@@ -153,6 +153,7 @@ struct check {
 	unsigned snap_dropped, snap_cut, snap_incomplete;
 	struct bitmap_dir bitmaps;
 	struct table_refs bitmap_tables;
+	bool drop_bitmaps; /* the repair does so: nothing of them counts */
 	uint64_t crypto_offset, crypto_length;
 
 	/* Of one pass over a window: */

@@ -48,7 +48,7 @@ static int check_extra(struct check *ck, const struct snap_ref *s, unsigned i, s
 			     i);
 		check_report(ck, F_SNAPSHOT,
 			     "You can force-remove this extra metadata with "
-			     "qemu-img check -r all");
+			     "img check -r all");
 		return err_set(err, EFBIG,
 			       "%s: at offset %" PRIu64 ": snapshot with %" PRIu32
 			       " bytes of extra data (repair all to cut it)",
@@ -71,7 +71,7 @@ static int table_too_big(struct check *ck, unsigned left, struct err *err)
 			     "Snapshot table is too big");
 		check_report(ck, F_SNAPSHOT,
 			     "You can force-remove all %u overhanging snapshots "
-			     "with qemu-img check -r all",
+			     "with img check -r all",
 			     left);
 		return err_set(err, EFBIG,
 			       "%s: at offset %" PRIu64 ": snapshot table too large (repair all "
@@ -163,36 +163,88 @@ void check_report_snapshot(struct check *ck, const struct snap_ref *s)
 
 /* ---- bitmaps ---- */
 
+/* A bitmap that nobody can use, and anybody remove. */
 static void bad_bitmap(struct check *ck, const char *what, uint64_t at)
 {
 	ck->sum.corruptions++;
 	check_report(ck, F_BITMAP, "ERROR bitmap directory at offset %" PRIu64 ": %s", at, what);
 }
 
+/* Nobody can read the directory, nor, without it, write to the image: the repair drops it. */
+static void bad_directory(struct check *ck, const char *what, uint64_t at)
+{
+	ck->drop_bitmaps = (ck->fix & CHECK_FIX_ERRORS) && (ck->fix & CHECK_DROP_BITMAPS);
+	if (!ck->drop_bitmaps) {
+		bad_bitmap(ck, what, at);
+		return;
+	}
+	check_report(ck, F_BITMAP,
+		     "Dropping all bitmaps, bitmap directory at offset %" PRIu64 ": %s", at, what);
+	ck->bitmaps = (struct bitmap_dir){0};
+	ck->bitmap_tables.n = 0;
+}
+
+/* Reads entry *at, notes its table and name, and moves *at to the next one. */
+static int read_bitmap(struct check *ck, uint64_t *at, char **name, const char **fault,
+		       struct err *err)
+{
+	struct bitmap_entry e = {0};
+	uint64_t here = *at;
+	int r = bitmaps_next(ck->file, ck->h, &ck->bitmaps, at, &e, fault, err);
+
+	if (r < 0 || *fault)
+		return r;
+	if (check_refs_push(&ck->bitmap_tables, e.table_offset, e.table_size * UINT64_C(8), 0) < 0)
+		return err_nomem(err, ck->bitmaps.n * sizeof(struct table_ref), "bitmaps");
+	/* In use it may be of another size: a resize that was cut off. */
+	if (!(e.flags & BITMAP_IN_USE) &&
+	    e.table_size != bitmap_entries(ck->h->size, e.granularity_bits, ck->cluster))
+		bad_bitmap(ck, "the table of a bitmap does not fit the disk", here);
+	return bitmaps_read_name(ck->file, &e, name, fault, err);
+}
+
 /* Collects the tables of all bitmaps; stops at the first entry that makes no sense. */
+static int read_directory(struct check *ck, char **names, struct err *err)
+{
+	uint64_t at = ck->bitmaps.off, here = at;
+	const char *fault = NULL;
+	int r = 0;
+
+	for (uint32_t i = 0; r == 0 && i < ck->bitmaps.n && !fault; i++) {
+		here = at;
+		r = read_bitmap(ck, &at, &names[i], &fault, err);
+	}
+	if (r < 0)
+		return r;
+	if (!fault && at != ck->bitmaps.off + ck->bitmaps.bytes)
+		fault = "more bitmaps than the header says";
+	if (!fault)
+		r = bitmaps_check_names(names, ck->bitmaps.n, &fault, err);
+	if (r == 0 && fault)
+		bad_directory(ck, fault, here);
+	return r;
+}
+
 static int read_bitmaps(struct check *ck, struct err *err)
 {
 	const char *fault = bitmaps_find(ck->h, &ck->bitmaps);
-	uint64_t at = ck->bitmaps.off, here = at;
+	char **names;
+	uint32_t n;
+	int r;
 
-	for (uint32_t i = 0; i < ck->bitmaps.n && !fault; i++) {
-		struct bitmap_entry e = {0};
-		int r;
-
-		here = at;
-		r = bitmaps_next(ck->file, ck->h, &ck->bitmaps, &at, &e, &fault, err);
-		if (r == 0 && !fault &&
-		    check_refs_push(&ck->bitmap_tables, e.table_offset, e.table_size * UINT64_C(8),
-				    0) < 0)
-			r = err_nomem(err, ck->bitmaps.n * sizeof(struct table_ref), "bitmaps");
-		if (r < 0)
-			return r;
-	}
-	if (!fault && at != ck->bitmaps.off + ck->bitmaps.bytes)
-		fault = "more bitmaps than the header says";
 	if (fault)
-		bad_bitmap(ck, fault, here);
-	return 0;
+		bad_directory(ck, fault, ck->bitmaps.off);
+	n = ck->bitmaps.n;
+	if (!n)
+		return 0;
+	names = calloc(n, sizeof(*names));
+	if (!names)
+		return err_nomem(err, n * sizeof(*names), "bitmaps");
+	r = read_directory(ck, names, err);
+	for (uint32_t i = 0; i < n; i++)
+		free(names[i]);
+	free(names);
+	return r;
 }
 
 static void find_crypto(struct check *ck, const struct header_ext *x)

@@ -21,10 +21,12 @@
  *	compact_data.c	data, L2 tables
  *	compact_coded.c	compressed streams, packed anew
  *	compact_meta.c	refcount blocks and table, L1 tables, snapshots
+ *	compact_bitmaps.c	persistent bitmaps
  *
- * What nothing known refers to (bitmaps, say) stays where it is.
+ * What nothing known refers to stays where it is.
  */
 #include "formats/qcow2/compact.h"
+#include "formats/qcow2/bitmap.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -165,13 +167,8 @@ static int run(struct compact *c, struct err *err)
 
 static int may_compact(struct qcow2 *q, struct err *err)
 {
-	if (q->unreadable)
-		return err_set(err, ENOTSUP, "%s: %s", q->img.io.name, q->unreadable_why);
-	if (q->h.autoclear & AUTOCLEAR_BITMAPS)
-		return err_set(err, ENOTSUP,
-			       "%s: the image has persistent bitmaps, which this would make void",
-			       q->img.io.name);
-	return 0;
+	return q->unreadable ? err_set(err, ENOTSUP, "%s: %s", q->img.io.name, q->unreadable_why)
+			     : 0;
 }
 
 int qcow2_compact(struct img *img, struct compact_result *res, struct job *job, struct err *err)
@@ -186,6 +183,9 @@ int qcow2_compact(struct img *img, struct compact_result *res, struct job *job, 
 		r = qcow2_begin_write(q, err);
 	if (r == 0)
 		r = qcow2_quiesce(q, err);
+	/* Their tables are copied as the disk has them. */
+	if (r == 0)
+		r = qcow2_bitmaps_store(q, err);
 	if (r < 0)
 		return r;
 	c.room = max_u64(clusters / WINDOW_PART, WINDOW_BYTES >> q->cluster_bits);

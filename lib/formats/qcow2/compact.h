@@ -70,4 +70,21 @@ int compact_move_blocks(struct compact *c, struct err *err);
 int compact_drop_blocks(struct compact *c, struct err *err);
 int compact_move_regions(struct compact *c, struct err *err);
 
+/* Neighbouring clusters that one pointer names. */
+struct region {
+	uint64_t host, len; /* bytes */
+};
+/* Whether it has to go for the file to be as short as it can be. */
+bool compact_too_far(const struct compact *c, const struct region *r);
+/*
+ * Copies a region to a place in front of it. 1: it is at *to, not durable yet, with a refcount of 1;
+ * 0: there is no place.
+ */
+int compact_copy_region(struct compact *c, const struct region *old, uint64_t *to, struct err *err);
+/* Lowers the refcounts of a region that nothing on the disk refers to. */
+int compact_drop_region(struct compact *c, const struct region *old, struct err *err);
+
+/* ---- compact_bitmaps.c: clusters of bits, tables and directory of bitmaps ---- */
+int compact_move_bitmaps(struct compact *c, struct err *err);
+
 #endif

@@ -164,20 +164,12 @@ int compact_drop_blocks(struct compact *c, struct err *err)
 
 /* ---- regions ---- */
 
-struct region {
-	uint64_t host, len; /* bytes */
-};
-
-static bool too_far(const struct compact *c, const struct region *r)
+bool compact_too_far(const struct compact *c, const struct region *r)
 {
 	return r->len && div_up(r->host + r->len, c->q->cluster) > c->used;
 }
 
-/*
- * Copies a region to a place in front of it. 1: it is at *to, not durable yet, with a refcount of 1;
- * 0: there is no place.
- */
-static int copy_region(struct compact *c, const struct region *old, uint64_t *to, struct err *err)
+int compact_copy_region(struct compact *c, const struct region *old, uint64_t *to, struct err *err)
 {
 	struct qcow2 *q = c->q;
 	uint64_t n = div_up(old->len, q->cluster), first;
@@ -196,8 +188,7 @@ static int copy_region(struct compact *c, const struct region *old, uint64_t *to
 	return 1;
 }
 
-/* Lowers the refcounts of a region that nothing on the disk refers to. */
-static int drop_region(struct compact *c, const struct region *old, struct err *err)
+int compact_drop_region(struct compact *c, const struct region *old, struct err *err)
 {
 	struct qcow2 *q = c->q;
 	uint64_t n = div_up(old->len, q->cluster);
@@ -241,14 +232,14 @@ static int move_header_tables(struct compact *c, struct err *err)
 	struct header new = q->h;
 	int a = 0, b = 0, r = 0;
 
-	if (too_far(c, &l1))
-		a = copy_region(c, &l1, &new.l1_offset, err);
+	if (compact_too_far(c, &l1))
+		a = compact_copy_region(c, &l1, &new.l1_offset, err);
 	/*
 	 * The copy of the table is good only if no entry changes, as taking space may do: then the
 	 * next iteration moves it.
 	 */
-	if (a >= 0 && too_far(c, &table)) {
-		b = copy_region(c, &table, &new.reftable_offset, err);
+	if (a >= 0 && compact_too_far(c, &table)) {
+		b = compact_copy_region(c, &table, &new.reftable_offset, err);
 		if (b > 0 && q->reftable_dirty.first < q->reftable_dirty.end) {
 			qcow2_unalloc(q, new.reftable_offset >> q->cluster_bits,
 				      div_up(table.len, q->cluster));
@@ -259,9 +250,9 @@ static int move_header_tables(struct compact *c, struct err *err)
 	if (a > 0 || b > 0)
 		r = switch_header(c, &new, b < 0 ? NULL : err);
 	if (r == 0 && a > 0)
-		r = drop_region(c, &l1, err);
+		r = compact_drop_region(c, &l1, err);
 	if (r == 0 && b > 0)
-		r = drop_region(c, &table, err);
+		r = compact_drop_region(c, &table, err);
 	return a < 0 ? a : b < 0 ? b : r;
 }
 
@@ -293,7 +284,9 @@ static int copy_snapshot_l1s(struct compact *c, struct moved_snapshots *m, struc
 	for (unsigned i = 0; i < q->h.nb_snapshots; i++) {
 		const struct qcow2_snapshot *d = &q->snap_disk[i];
 		struct region l1 = {d->l1_offset, (uint64_t)d->l1_size * 8};
-		int r = too_far(c, &l1) ? copy_region(c, &l1, &m->disk[i].l1_offset, err) : 0;
+		int r = compact_too_far(c, &l1)
+				? compact_copy_region(c, &l1, &m->disk[i].l1_offset, err)
+				: 0;
 
 		if (r < 0)
 			return r;
@@ -343,7 +336,7 @@ static int switch_snapshots(struct compact *c, struct moved_snapshots *m, struct
 		q->snap_disk[i].l1_offset = m->disk[i].l1_offset;
 	q->snaptable_bytes = m->table.len;
 	for (unsigned i = 0; r == 0 && i < m->n; i++)
-		r = drop_region(c, &m->old[i], err);
+		r = compact_drop_region(c, &m->old[i], err);
 	return r;
 }
 
@@ -364,7 +357,7 @@ static int move_snapshots(struct compact *c, struct err *err)
 		return err_nomem(err, q->h.nb_snapshots * sizeof(*disk), "the snapshot list");
 	memcpy(disk, q->snap_disk, q->h.nb_snapshots * sizeof(*disk));
 	r = copy_snapshot_l1s(c, &m, err);
-	if (r == 0 && (m.n || too_far(c, &table)))
+	if (r == 0 && (m.n || compact_too_far(c, &table)))
 		r = write_snapshot_table(c, &m, err);
 	if (r > 0)
 		r = switch_snapshots(c, &m, err);
@@ -382,5 +375,9 @@ int compact_move_regions(struct compact *c, struct err *err)
 		r = move_header_tables(c, err);
 	if (r == 0)
 		r = qcow2_quiesce(c->q, err);
-	return r < 0 ? r : move_snapshots(c, err);
+	if (r == 0)
+		r = move_snapshots(c, err);
+	if (r == 0)
+		r = qcow2_quiesce(c->q, err);
+	return r < 0 ? r : compact_move_bitmaps(c, err);
 }

@@ -35,26 +35,9 @@ bool qcow2_data_fresh(const struct qcow2 *q, uint64_t off)
 
 void qcow2_data_freed(struct qcow2 *q, uint64_t off, uint64_t len)
 {
-	/* Without memory the space stays taken. Where the raw flag is set it is zeros already. */
+	/* Where the raw flag is set it is zeros already. */
 	if (!qcow2_keeps_raw(q))
-		ranges_add(&q->freed_data, off, len);
-}
-
-void qcow2_data_used(struct qcow2 *q, uint64_t off, uint64_t len)
-{
-	if (ranges_remove(&q->freed_data, off, len) < 0)
-		ranges_clear(&q->freed_data);
-}
-
-void qcow2_data_punch(struct qcow2 *q)
-{
-	uint64_t size = io_size(q->img.data);
-
-	/* A hint: what it answers does not matter. */
-	ranges_for_each (f, &q->freed_data)
-		if (f->off < size)
-			io_discard(q->img.data, f->off, min_u64(f->len, size - f->off), NULL);
-	ranges_clear(&q->freed_data);
+		qcow2_punch_later(q, off, len);
 }
 
 int qcow2_data_zero(struct qcow2 *q, uint64_t off, uint64_t *len, unsigned flags, struct err *err)

@@ -294,10 +294,6 @@ static int may_dedup(struct qcow2 *q, const struct checksum_hash *hash, struct e
 			       q->img.io.name);
 	if (hash->len < DEDUP_KEY)
 		return err_set(err, EINVAL, "the hash function is too short");
-	if (q->h.autoclear & AUTOCLEAR_BITMAPS)
-		return err_set(err, ENOTSUP,
-			       "%s: the image has persistent bitmaps, which this would make void",
-			       q->img.io.name);
 	return 0;
 }
 

@@ -35,9 +35,14 @@ static unsigned entry_bits(const struct header *h)
 	return h->incompat & INCOMPAT_EXTL2 ? 4 : 3;
 }
 
+uint64_t header_l1_covers(const struct header *h)
+{
+	return UINT64_C(1) << (h->cluster_bits + h->cluster_bits - entry_bits(h));
+}
+
 uint64_t header_l1_entries(const struct header *h, uint64_t size)
 {
-	return div_up(size, UINT64_C(1) << (h->cluster_bits + h->cluster_bits - entry_bits(h)));
+	return div_up(size, header_l1_covers(h));
 }
 
 void header_free(struct header *h)

@@ -70,6 +70,9 @@ int header_update(struct io *file, const struct header *h, struct err *err);
 /* Largest virtual size that an L1 table of the allowed size can map, bytes. */
 uint64_t header_max_size(const struct header *h);
 
+/* Bytes of the disk that one L1 entry stands for. */
+uint64_t header_l1_covers(const struct header *h);
+
 /* L1 entries that a disk of `size` bytes needs. */
 uint64_t header_l1_entries(const struct header *h, uint64_t size);
 

@@ -25,7 +25,7 @@ int qcow2_check_entry(struct qcow2 *q, struct l2_entry e, uint64_t at, struct er
 		fact = ": zero cluster in a version 2 image";
 	else if (e.alloc & e.zero)
 		fact = " has subclusters that are both allocated and zeros";
-	else if (qcow2_extended(q) && e.alloc && !(e.raw & ENTRY_OFFSET))
+	else if (e.alloc && !qcow2_entry_placed(q, e))
 		fact = " has allocated subclusters but no cluster";
 	if (!fact)
 		return 0;
@@ -87,7 +87,7 @@ static unsigned sub_extent(const struct qcow2 *q, struct l2_entry e, unsigned k,
 		same = ~(e.alloc | e.zero) & qcow2_all_subs(q);
 	}
 	*host = EXT_NO_HOST;
-	if (qcow2_entry_placed(e))
+	if (qcow2_entry_placed(q, e))
 		*host = (e.raw & ENTRY_OFFSET) + ((uint64_t)k << q->sub_bits);
 	return (unsigned)__builtin_ctzll(~((uint64_t)same >> k));
 }

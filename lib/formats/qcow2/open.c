@@ -59,9 +59,6 @@ static void note_unreadable(struct qcow2 *q)
 	q->unreadable = true;
 	if (q->h.crypt_method)
 		q->unreadable_why = "the image is encrypted, which is not supported";
-	else if ((q->h.incompat & INCOMPAT_EXTL2) && qcow2_has_data_file(q))
-		q->unreadable_why = "the image has extended L2 entries and an external data file, "
-				    "which is not supported";
 	else
 		q->unreadable = false;
 }
@@ -254,7 +251,7 @@ static void drop_tables(struct qcow2 *q)
 	free(take(q->reftable));
 	free(take(q->guard));
 	free(take(q->parked));
-	ranges_free(&q->freed_data);
+	ranges_free(&q->punches);
 	q->reftable_entries = q->guard_clusters = q->n_parked = q->cap_parked = 0;
 	q->free_hint = q->coded_at = 0;
 	q->l1_dirty = q->reftable_dirty = (struct dirty_sectors){0};

@@ -69,9 +69,8 @@ struct qcow2 {
 	uint64_t coded_at;  /* byte behind the last coded unit, if its cluster has room; 0: none */
 	uint64_t *parked;   /* owned: cluster indices to lower by one at the end of the turn */
 	size_t n_parked, cap_parked;
-	struct ranges
-		freed_data;   /* of an external data file: to be punched at the end of the turn */
-	unsigned char *guard; /* owned bitmap: host clusters that hold metadata; NULL: not built */
+	struct ranges punches; /* of img.data: to be punched at the end of the turn */
+	unsigned char *guard;  /* owned bitmap: host clusters that hold metadata; NULL: not built */
 	uint64_t guard_clusters;
 	bool writing;    /* qcow2_begin_write ran */
 	bool stale_tail; /* space past the end of the file may not be zeros any more */
@@ -158,6 +157,21 @@ static inline uint32_t qcow2_all_subs(const struct qcow2 *q)
 	return qcow2_extended(q) ? UINT32_MAX : 1;
 }
 
+/*
+ * Whether an entry has a cluster, with or without data; and whether nobody else refers to it. In an
+ * external data file offset 0 is a place as any other, which the flag tells from nothing.
+ */
+static inline bool qcow2_entry_placed(const struct qcow2 *q, struct l2_entry e)
+{
+	return !(e.raw & ENTRY_COMPRESSED) &&
+	       (e.raw & (qcow2_has_data_file(q) ? ENTRY_OFFSET | ENTRY_COPIED : ENTRY_OFFSET));
+}
+
+static inline bool qcow2_entry_own(const struct qcow2 *q, struct l2_entry e)
+{
+	return qcow2_entry_placed(q, e) && (e.raw & ENTRY_COPIED);
+}
+
 /* Entry i of a piece of an L2 table in memory. */
 static inline struct l2_entry qcow2_entry_load(const struct qcow2 *q, const void *table, unsigned i)
 {
@@ -175,9 +189,7 @@ static inline struct l2_entry qcow2_entry_load(const struct qcow2 *q, const void
 	}
 	e.zero = e.raw & ENTRY_ZERO;
 	e.raw &= ~ENTRY_ZERO;
-	/* In an external data file offset 0 is a place as any other. */
-	e.alloc = !e.zero &&
-		  (e.raw & (qcow2_has_data_file(q) ? ENTRY_OFFSET | ENTRY_COPIED : ENTRY_OFFSET));
+	e.alloc = !e.zero && qcow2_entry_placed(q, e);
 	return e;
 }
 
@@ -193,17 +205,6 @@ static inline void qcow2_entry_store(const struct qcow2 *q, void *table, unsigne
 		/* ENTRY_ZERO is the bit of the only subcluster. */
 		t[0] = be64_make(e.raw | e.zero);
 	}
-}
-
-/* Whether an entry has a cluster, with or without data; and whether nobody else refers to it. */
-static inline bool qcow2_entry_placed(struct l2_entry e)
-{
-	return !(e.raw & ENTRY_COMPRESSED) && ((e.raw & ENTRY_OFFSET) || e.alloc);
-}
-
-static inline bool qcow2_entry_own(struct l2_entry e)
-{
-	return qcow2_entry_placed(e) && (e.raw & ENTRY_COPIED);
 }
 
 /* Checks what an entry says. at: file offset of the entry, for the message. */
@@ -266,6 +267,8 @@ int qcow2_place(struct img *img, uint64_t off, uint64_t len, struct placement *p
 int qcow2_place_coded(struct img *img, uint64_t off, size_t len, struct placement *p,
 		      struct err *err);
 int qcow2_link(struct img *img, const struct placement *p, struct err *err);
+/* The same for space that holds nothing yet: only extended L2 entries can say so. */
+int qcow2_link_space(struct qcow2 *q, const struct placement *p, struct err *err);
 void qcow2_unplace(struct img *img, const struct placement *p);
 int qcow2_zero(struct img *img, uint64_t off, uint64_t len, unsigned flags, uint64_t *did,
 	       struct err *err);
@@ -283,11 +286,8 @@ int qcow2_drop(struct img *img, uint64_t off, uint64_t len, uint64_t *did, struc
 int qcow2_data_check(struct qcow2 *q, uint64_t host, uint64_t guest, uint64_t at, struct err *err);
 /* Whether nothing was written at or behind off yet: it reads as zeros. */
 bool qcow2_data_fresh(const struct qcow2 *q, uint64_t off);
-/* No entry says any more, or again, that the range holds data. */
+/* No entry says any more that this range of an external data file holds data. */
 void qcow2_data_freed(struct qcow2 *q, uint64_t off, uint64_t len);
-void qcow2_data_used(struct qcow2 *q, uint64_t off, uint64_t len);
-/* The end of a turn: gives what was freed back to the file system. */
-void qcow2_data_punch(struct qcow2 *q);
 /*
  * Raw flag: makes zeros at the beginning of the range, and says in *len how far it came. 1: they need
  * no entries. 0: entries have to change, too; or the flag is not set, and nothing was done.
@@ -325,6 +325,12 @@ int qcow2_flush(struct qcow2 *q, enum barrier barrier, struct err *err);
 bool qcow2_pressure(struct img *img);
 int qcow2_turn(struct img *img, struct err *err);
 int qcow2_settle(struct img *img, struct err *err);
+/*
+ * A range of img.data that is ours holds nothing any more: at the end of the turn it goes back to the
+ * file system. Or it holds data again.
+ */
+void qcow2_punch_later(struct qcow2 *q, uint64_t host, uint64_t len);
+void qcow2_punch_not(struct qcow2 *q, uint64_t host, uint64_t len);
 /* Writes L1 or refcount table entry i: sets it and notes the sector. */
 void qcow2_set_l1(struct qcow2 *q, uint64_t i, uint64_t value);
 void qcow2_set_reftable(struct qcow2 *q, uint64_t i, uint64_t value);
@@ -372,11 +378,23 @@ void qcow2_snapshot_free_one(struct snapshot *s, struct qcow2_snapshot *d);
 int qcow2_snapshot_l1(struct qcow2 *q, const struct qcow2_snapshot *d, uint64_t least, be64 **out,
 		      uint32_t *entries, struct err *err);
 
+/* Two versions of a cluster would need two places: -ENOTSUP with an external data file. */
+int qcow2_snapshots_possible(struct qcow2 *q, struct err *err);
+
+/* ---- snapforeign.c: see snapshot_ops ---- */
+int qcow2_snapshots_creatable(const struct create_args *args, const struct snapshot *s, unsigned n,
+			      struct err *err);
+int qcow2_snapshots_acceptable(struct img *img, const struct snapshot *s, unsigned n,
+			       struct err *err);
+uint64_t qcow2_state_at(const struct img *img, uint64_t disk_size);
+
 /* ---- used.c ---- */
 int qcow2_count_used(struct img *img, uint64_t limit, uint64_t *n, struct err *err);
 
 /* ---- resize.c ---- */
 int qcow2_resize(struct img *img, uint64_t size, int prealloc, struct err *err);
+/* See snapshot_ops. */
+int qcow2_reach(struct img *img, uint64_t end, struct err *err);
 /* Cuts the file behind the last cluster in use. */
 int qcow2_truncate_file(struct qcow2 *q, struct err *err);
 

@@ -5,7 +5,8 @@
  * The order makes a crash harmless: at every instant the image is no worse than before, and a second
  * repair finishes the work.
  *
- *	1 entries that reserve misaligned space become plain zero clusters
+ *	1 bitmaps whose directory makes no sense become void; entries that reserve misaligned
+ *	  space become plain zero clusters
  *	2 COPIED flags that must go are cleared			- flush -
  *	3 refcounts that are too low are raised; new blocks, a new refcount table and a new
  *	  snapshot table are written where nothing is	- flush -
@@ -88,6 +89,18 @@ static int repair_zero_entries(struct check *ck, struct err *err)
 			r = drop_entries(ck, buf, ck->bad.v[i], err);
 	}
 	return r;
+}
+
+/* Their clusters leak now, until step 5. The header extension is the driver's to remove. */
+static int drop_bitmaps(struct check *ck, struct err *err)
+{
+	int r;
+
+	if (!ck->drop_bitmaps)
+		return 0;
+	ck->h->autoclear &= ~AUTOCLEAR_BITMAPS;
+	r = header_update(ck->file, ck->h, err);
+	return r < 0 ? r : io_flush(ck->file, err);
 }
 
 /* ---- steps 3 and 5: blocks ---- */
@@ -272,6 +285,7 @@ static void settle_counts(struct check *ck)
 	if (!(ck->fix & CHECK_FIX_ERRORS))
 		return;
 	res->corruptions_fixed += sum->too_low + sum->blocks;
+	res->corruptions_fixed += ck->drop_bitmaps;
 	res->corruptions_fixed += ck->snap_dropped + ck->snap_cut + ck->snap_incomplete;
 	sum->check_errors -= sum->unreadable;
 	sum->too_low = sum->blocks = sum->unreadable = 0;
@@ -341,6 +355,8 @@ int check_repair(struct check *ck, struct err *err)
 	if (ck->sum.rebuild && !errors)
 		return refuse_rebuild(ck, err);
 	r = io_flush(ck->file, err);
+	if (r == 0)
+		r = drop_bitmaps(ck, err);
 	if (r == 0)
 		r = repair_zero_entries(ck, err);
 	if (r == 0)

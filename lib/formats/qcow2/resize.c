@@ -97,16 +97,23 @@ static int zero_grown(struct qcow2 *q, uint64_t old, uint64_t size, struct err *
 	return 0;
 }
 
+/* Whether what is preallocated becomes data, so that the file must hold zeros there. */
+static bool prealloc_is_data(const struct qcow2 *q)
+{
+	return !qcow2_extended(q) || qcow2_keeps_raw(q);
+}
+
 /* Host space of one placement, as the mode asks. */
 static int fill_space(struct qcow2 *q, const struct placement *p, int mode, struct err *err)
 {
+	bool clean = p->zeroed || !prealloc_is_data(q);
 	struct io *file = q->img.data;
 	int r;
 
-	if (mode != PREALLOC_FULL && !p->zeroed && qcow2_has_data_file(q))
+	if (mode != PREALLOC_FULL && !clean && qcow2_has_data_file(q))
 		return io_zero(file, p->host, p->span,
 			       mode == PREALLOC_METADATA ? IO_ZERO_UNMAP : 0, err);
-	if (mode == PREALLOC_FULL || !p->zeroed) {
+	if (mode == PREALLOC_FULL || !clean) {
 		for (uint64_t at = 0; at < p->span; at += ZERO_BUF_SIZE) {
 			r = io_pwrite(file, zero_buf, min_u64(ZERO_BUF_SIZE, p->span - at),
 				      p->host + at, err);
@@ -132,7 +139,8 @@ static int preallocate(struct qcow2 *q, uint64_t off, uint64_t size, int mode, s
 		if (r == 0 && p.fresh) {
 			r = fill_space(q, &p, mode, err);
 			if (r == 0)
-				r = qcow2_link(&q->img, &p, err);
+				r = prealloc_is_data(q) ? qcow2_link(&q->img, &p, err)
+							: qcow2_link_space(q, &p, err);
 			if (r < 0)
 				qcow2_unplace(&q->img, &p);
 		}
@@ -220,6 +228,33 @@ static int grow(struct qcow2 *q, uint64_t size, int mode, struct err *err)
 		r = set_size(q, size, err);
 	if (r < 0)
 		q->img.io.size = old;
+	return r;
+}
+
+int qcow2_reach(struct img *img, uint64_t end, struct err *err)
+{
+	struct qcow2 *q = qcow2_of(img);
+	uint64_t need = header_l1_entries(&q->h, end), old = io_size(&img->io);
+	int r = 0;
+
+	if (end > header_max_size(&q->h))
+		return err_set(err, EFBIG,
+			       "%s: clusters of %" PRIu64 " bytes cannot reach %" PRIu64 " bytes",
+			       img->io.name, q->cluster, end);
+	if ((img->io.caps & IO_RDONLY) && need > q->h.l1_size)
+		return io_corrupt(img->file, err, q->h.snapshots_offset,
+				  "a snapshot's L1 table has %" PRIu32 " entries, %" PRIu64
+				  " are needed",
+				  q->h.l1_size, need);
+	if (!(img->io.caps & IO_RDONLY)) {
+		r = q->writing ? 0 : qcow2_begin_write(q, err);
+		if (r == 0 && end < old)
+			r = unmap_tail(q, end, old, err);
+		if (r == 0)
+			r = grow_l1(q, need, err);
+	}
+	if (r == 0)
+		img->io.size = end;
 	return r;
 }
 

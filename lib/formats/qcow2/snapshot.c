@@ -83,8 +83,7 @@ static int drop_range(struct qcow2 *q, uint64_t host, uint64_t bytes, struct err
 	return r;
 }
 
-/* Two versions of a cluster would need two places. */
-static int check_data_file(struct qcow2 *q, struct err *err)
+int qcow2_snapshots_possible(struct qcow2 *q, struct err *err)
 {
 	if (!qcow2_has_data_file(q))
 		return 0;
@@ -99,7 +98,7 @@ static int start(struct qcow2 *q, struct err *err)
 
 	if (q->unreadable)
 		return err_set(err, ENOTSUP, "%s: %s", q->img.io.name, q->unreadable_why);
-	r = check_data_file(q, err);
+	r = qcow2_snapshots_possible(q, err);
 	if (r < 0)
 		return r;
 	r = q->writing ? 0 : qcow2_begin_write(q, err);
@@ -270,13 +269,18 @@ static void adopt_list(struct qcow2 *q, const struct list *list)
 static int describe(struct qcow2 *q, const char *name, const struct snapshot *meta,
 		    struct snapshot *s, struct err *err)
 {
+	bool foreign = meta && meta->id;
+
 	if (meta)
 		*s = *meta;
-	s->id = next_id(q);
+	s->id = foreign ? strdup(meta->id) : next_id(q);
 	s->name = strdup(name);
 	if (!meta)
 		s->icount = UINT64_MAX;
-	s->disk_size = q->h.size;
+	if (!foreign) {
+		s->disk_size = q->h.size;
+		s->vm_state_size = 0;
+	}
 	return s->id && s->name ? 0 : err_nomem(err, strlen(name), "a snapshot");
 }
 
@@ -300,16 +304,28 @@ static int create_steps(struct qcow2 *q, const struct list *list, const struct t
 	return end(q, r, err);
 }
 
+/* Entries that are worth keeping: behind the disk there may be room for a state, without one. */
+static uint32_t used_l1(const struct qcow2 *q)
+{
+	uint64_t least = max_u64(header_l1_entries(&q->h, io_size(&q->img.io)), 1);
+	uint32_t n = q->h.l1_size;
+
+	while (n > least && !be64_get(q->l1[n - 1]))
+		n--;
+	return n;
+}
+
 /* The copy of the L1 table that the snapshot keeps: no entry is COPIED. */
 static int copy_l1(struct qcow2 *q, struct qcow2_snapshot *d, struct err *err)
 {
-	CLEANUP_FREE be64 *copy = calloc(q->h.l1_size ? q->h.l1_size : 1, 8);
+	uint32_t n = used_l1(q);
+	CLEANUP_FREE be64 *copy = calloc(n ? n : 1, 8);
 
 	if (!copy)
-		return err_nomem(err, (uint64_t)q->h.l1_size * 8, "the L1 table");
-	for (uint32_t i = 0; i < q->h.l1_size; i++)
+		return err_nomem(err, (uint64_t)n * 8, "the L1 table");
+	for (uint32_t i = 0; i < n; i++)
 		copy[i] = be64_make(be64_get(q->l1[i]) & ~ENTRY_COPIED);
-	d->l1_size = q->h.l1_size;
+	d->l1_size = n;
 	return write_copy(q, copy, (uint64_t)d->l1_size * 8, &d->l1_offset, err);
 }
 
@@ -565,7 +581,7 @@ static int snapshot_view(struct img *img, unsigned index, struct err *err)
 	uint64_t size = q->snap[index].disk_size;
 	be64 *l1;
 	uint32_t n;
-	int r = check_data_file(q, err);
+	int r = qcow2_snapshots_possible(q, err);
 
 	if (r < 0)
 		return r;
@@ -591,4 +607,8 @@ const struct snapshot_ops qcow2_snapshot_ops = {
 	.apply = snapshot_apply,
 	.remove = snapshot_remove,
 	.view = snapshot_view,
+	.creatable = qcow2_snapshots_creatable,
+	.acceptable = qcow2_snapshots_acceptable,
+	.state_at = qcow2_state_at,
+	.reach = qcow2_reach,
 };

@@ -25,7 +25,9 @@ unsigned qcow2_left_out;
 int qcow2_flush(struct qcow2 *q, enum barrier barrier, struct err *err)
 {
 	struct io *io = barrier == BARRIER_DATA ? q->img.data : q->img.file;
-	int r = LEFT_OUT(barrier) ? 0 : io_flush(io, err);
+	/* The file may be one that others flush, or nobody: an image that is being made. */
+	bool unsafe = q->img.open_flags & IMG_UNSAFE;
+	int r = LEFT_OUT(barrier) || unsafe ? 0 : io_flush(io, err);
 
 	if (r < 0)
 		atomic_store(&q->img.broken, -r);
@@ -86,7 +88,7 @@ bool qcow2_pressure(struct img *img)
 	size_t dirty = q->cache.n_dirty[CLASS_L2] + q->cache.n_dirty[CLASS_REFCOUNT];
 
 	return dirty * q->cache.slice > MAX_DIRTY_BYTES || q->n_parked > MAX_PARKED ||
-	       q->freed_data.n > MAX_PARKED;
+	       q->punches.n > MAX_PARKED;
 }
 
 /* Refcount blocks, then the table entries of new ones (I3). */
@@ -120,6 +122,28 @@ static void punch(struct qcow2 *q, uint64_t first, uint64_t end)
 			   min_u64((end - first) << q->cluster_bits, size - host), NULL);
 }
 
+void qcow2_punch_later(struct qcow2 *q, uint64_t host, uint64_t len)
+{
+	ranges_add(&q->punches, host, len); /* without memory the space stays taken */
+}
+
+void qcow2_punch_not(struct qcow2 *q, uint64_t host, uint64_t len)
+{
+	if (ranges_remove(&q->punches, host, len) < 0)
+		ranges_clear(&q->punches);
+}
+
+static void punch_ranges(struct qcow2 *q)
+{
+	struct io *io = q->img.data;
+	uint64_t size = io_size(io);
+
+	ranges_for_each (f, &q->punches)
+		if (f->off < size)
+			io_discard(io, f->off, min_u64(f->len, size - f->off), NULL);
+	ranges_clear(&q->punches);
+}
+
 /* The end of a turn: no pointer on disk leads to these any more (I4, I5). */
 static int release_parked(struct qcow2 *q, struct err *err)
 {
@@ -143,7 +167,7 @@ static int release_parked(struct qcow2 *q, struct err *err)
 	}
 	punch(q, run, run_end);
 	q->n_parked = 0;
-	qcow2_data_punch(q);
+	punch_ranges(q);
 	return r;
 }
 

@@ -92,7 +92,7 @@ static uint64_t own_data(const struct qcow2 *q, const struct mslice *s, const st
 		uint64_t to = min_u64(q->cluster, at + p->len - did);
 		uint32_t missing = sub_mask(q, at, to) & ~e.alloc;
 
-		if (!qcow2_entry_own(e) || e.raw != next)
+		if (!qcow2_entry_own(q, e) || e.raw != next)
 			break;
 		if (missing) /* up to the first subcluster that is not there */
 			to = (uint64_t)__builtin_ctz(missing) << q->sub_bits;
@@ -108,19 +108,27 @@ static unsigned new_run(const struct qcow2 *q, const struct mslice *s, unsigned 
 {
 	unsigned run = 0, most = (unsigned)min_u64(n, qcow2_slice_entries(q) - i);
 
-	while (run < most && !qcow2_entry_own(qcow2_entry_load(q, s->data, i + run)))
+	while (run < most && !qcow2_entry_own(q, qcow2_entry_load(q, s->data, i + run)))
 		run++;
 	return run;
 }
 
-/* Whether what entries i … i+n-1 refer to may be written to or given back. */
+/* Whether what entries i … i+n-1, the first of which is for `guest`, refer to may be changed. */
 static int guard_run(struct qcow2 *q, const struct mslice *s, unsigned i, uint64_t n,
-		     struct err *err)
+		     uint64_t guest, struct err *err)
 {
 	int r = 0;
 
-	for (uint64_t end = i + n; r == 0 && i < end; i++)
-		r = qcow2_guard_entry(q, qcow2_entry_load(q, s->data, i), entry_at(q, s, i), err);
+	for (uint64_t k = 0; r == 0 && k < n; k++) {
+		unsigned at = i + (unsigned)k;
+		struct l2_entry e = qcow2_entry_load(q, s->data, at);
+
+		r = qcow2_guard_entry(q, e, entry_at(q, s, at), err);
+		if (r == 0 && qcow2_has_data_file(q) && qcow2_entry_placed(q, e))
+			r = qcow2_data_check(q, e.raw & ENTRY_OFFSET,
+					     guest + (k << q->cluster_bits), entry_at(q, s, at),
+					     err);
+	}
 	return r;
 }
 
@@ -133,6 +141,8 @@ static int check_beyond(struct qcow2 *q, uint64_t host, uint64_t len, uint64_t a
 	uint64_t c = max_u64(host, round_up(io_size(q->img.file), q->cluster)) >> q->cluster_bits;
 	uint64_t end = div_up(host + len, q->cluster), count;
 
+	if (qcow2_has_data_file(q))
+		return 0; /* the place is the guest's */
 	for (; c < end; c++) {
 		int r = qcow2_refcount_get(q, c, &count, err);
 
@@ -155,7 +165,8 @@ static int place_own(struct qcow2 *q, const struct mslice *s, struct placement *
 	struct l2_entry e = qcow2_entry_load(q, s->data, i);
 	uint64_t host = e.raw & ENTRY_OFFSET;
 	uint32_t data;
-	int r = guard_run(q, s, i, did ? div_up(in_cluster + did, q->cluster) : 1, err);
+	int r = guard_run(q, s, i, did ? div_up(in_cluster + did, q->cluster) : 1,
+			  p->off - in_cluster, err);
 
 	if (r < 0)
 		return r;
@@ -174,6 +185,7 @@ static int place_own(struct qcow2 *q, const struct mslice *s, struct placement *
 	p->start = round_down(p->off, sub);
 	p->span = round_up(p->off + p->len, sub) - p->start;
 	p->host = host + (p->start & (q->cluster - 1));
+	p->zeroed = qcow2_has_data_file(q) && qcow2_data_fresh(q, p->start);
 	return check_beyond(q, p->host, p->span, at, err);
 }
 
@@ -206,20 +218,36 @@ static void widen(const struct qcow2 *q, const struct mslice *s, const struct pl
 	*to = (*to + 1) << q->sub_bits;
 }
 
+/* Space for up to *n clusters of the guest, from the one at `guest` on. */
+static int take_space(struct qcow2 *q, uint64_t guest, uint64_t *n, struct placement *p,
+		      struct err *err)
+{
+	uint64_t first;
+	int r;
+
+	p->host = guest;
+	p->zeroed = qcow2_has_data_file(q) && qcow2_data_fresh(q, guest);
+	if (qcow2_has_data_file(q))
+		return 0;
+	r = qcow2_alloc(q, *n, &first, n, &p->zeroed, err);
+	p->host = first << q->cluster_bits;
+	return r;
+}
+
 /* A write that needs new space. */
 static int place_new(struct qcow2 *q, const struct mslice *s, struct placement *p, struct err *err)
 {
 	unsigned i = qcow2_slice_index(q, p->off);
-	uint64_t in_cluster = p->off & (q->cluster - 1), want, n, first, from, to;
+	uint64_t in_cluster = p->off & (q->cluster - 1), want, n, from, to;
 	int r;
 
 	want = div_up(in_cluster + p->len, q->cluster);
 	n = new_run(q, s, i, want);
-	r = guard_run(q, s, i, n, err);
+	r = guard_run(q, s, i, n, p->off - in_cluster, err);
 	if (r < 0)
 		return r;
-	widen(q, s, p, &from, &to); /* before alloc, which may push the slice out */
-	r = qcow2_alloc(q, n, &first, &n, &p->zeroed, err);
+	widen(q, s, p, &from, &to); /* before space is taken, which may push the slice out */
+	r = take_space(q, p->off - in_cluster, &n, p, err);
 	if (r < 0)
 		return r;
 	if (n < want) { /* less than asked for ends with a cluster */
@@ -229,35 +257,7 @@ static int place_new(struct qcow2 *q, const struct mslice *s, struct placement *
 	p->fresh = true;
 	p->start = p->off - in_cluster + from;
 	p->span = ((n - 1) << q->cluster_bits) + to - from;
-	p->host = (first << q->cluster_bits) + from;
-	return 0;
-}
-
-/* With an external data file the place is known: that of the guest. */
-static int place_in_data_file(struct qcow2 *q, const struct mslice *s, struct placement *p,
-			      struct err *err)
-{
-	unsigned i = qcow2_slice_index(q, p->off);
-	uint64_t start = round_down(p->off, q->cluster), did = own_data(q, s, p);
-	uint64_t n = div_up(p->off - start + (did ? did : p->len), q->cluster);
-	struct l2_entry e = qcow2_entry_load(q, s->data, i);
-	int r;
-
-	if (!did)
-		n = max_u64(new_run(q, s, i, n), 1);
-	r = guard_run(q, s, i, n, err);
-	if (r == 0 && qcow2_entry_placed(e))
-		r = qcow2_data_check(q, e.raw & ENTRY_OFFSET, start, entry_at(q, s, i), err);
-	if (r < 0)
-		return r;
-	p->host = did ? p->off : start;
-	p->len = did ? did : min_u64(p->len, start + (n << q->cluster_bits) - p->off);
-	if (did)
-		return 0;
-	p->fresh = true;
-	p->zeroed = qcow2_data_fresh(q, start);
-	p->start = start;
-	p->span = n << q->cluster_bits;
+	p->host += from;
 	return 0;
 }
 
@@ -265,9 +265,7 @@ static int place_in_slice(struct qcow2 *q, struct mslice *s, struct placement *p
 {
 	struct l2_entry e = qcow2_entry_load(q, s->data, qcow2_slice_index(q, p->off));
 
-	if (qcow2_has_data_file(q))
-		return place_in_data_file(q, s, p, err);
-	return qcow2_entry_own(e) ? place_own(q, s, p, err) : place_new(q, s, p, err);
+	return qcow2_entry_own(q, e) ? place_own(q, s, p, err) : place_new(q, s, p, err);
 }
 
 int qcow2_place(struct img *img, uint64_t off, uint64_t len, struct placement *p, struct err *err)
@@ -320,9 +318,9 @@ static struct l2_entry linked_entry(struct l2_entry old, uint32_t mask, uint64_t
 	};
 }
 
-int qcow2_link(struct img *img, const struct placement *p, struct err *err)
+/* space: the subclusters stay what they are; there is only a place for them now. */
+static int link_entries(struct qcow2 *q, const struct placement *p, bool space, struct err *err)
 {
-	struct qcow2 *q = qcow2_of(img);
 	uint64_t at = p->start, end = p->start + p->span, to, l2;
 	unsigned i = qcow2_slice_index(q, p->start);
 	struct mslice *s;
@@ -336,21 +334,31 @@ int qcow2_link(struct img *img, const struct placement *p, struct err *err)
 		struct l2_entry old = qcow2_entry_load(q, s->data, i), new;
 		uint64_t in_cluster = at & (q->cluster - 1);
 		uint64_t cluster = p->host + (at - p->start) - in_cluster;
+		uint32_t mask;
 
 		to = min_u64(end, at - in_cluster + q->cluster);
+		mask = space ? 0 : sub_mask(q, in_cluster, in_cluster + to - at);
 		if (!p->reuse)
 			qcow2_park_entry(q, old);
-		new = linked_entry(old, sub_mask(q, in_cluster, in_cluster + to - at), cluster,
-				   p->reuse);
+		new = linked_entry(old, mask, cluster, p->reuse);
 		if (p->coded)
 			new = (struct l2_entry){
 				.raw = coded_entry(p->host, p->coded, q->cluster_bits)};
 		qcow2_entry_store(q, s->data, i, new);
 	}
 	mcache_mark(&q->cache, s, CLASS_L2);
-	if (qcow2_has_data_file(q))
-		qcow2_data_used(q, p->start, p->span);
+	qcow2_punch_not(q, p->host, p->coded ? p->coded : p->span);
 	return 0;
+}
+
+int qcow2_link(struct img *img, const struct placement *p, struct err *err)
+{
+	return link_entries(qcow2_of(img), p, false, err);
+}
+
+int qcow2_link_space(struct qcow2 *q, const struct placement *p, struct err *err)
+{
+	return link_entries(q, p, true, err);
 }
 
 void qcow2_unplace(struct img *img, const struct placement *p)
@@ -387,7 +395,7 @@ struct clear {
 static struct l2_entry cleared_entry(const struct qcow2 *q, struct l2_entry e, uint32_t mask,
 				     struct clear how)
 {
-	bool absent = !(e.raw & ENTRY_COMPRESSED) && !qcow2_entry_placed(e) && !(e.zero & mask);
+	bool absent = !(e.raw & ENTRY_COMPRESSED) && !qcow2_entry_placed(q, e) && !(e.zero & mask);
 
 	if (q->h.version < 3 || how.drop)
 		return (struct l2_entry){0};
@@ -395,7 +403,7 @@ static struct l2_entry cleared_entry(const struct qcow2 *q, struct l2_entry e, u
 		return e;
 	e.zero |= mask;
 	e.alloc &= ~mask;
-	if ((e.raw & ENTRY_COMPRESSED) || (!how.keep && !e.alloc) || !(e.raw & ENTRY_OFFSET))
+	if (!qcow2_entry_placed(q, e) || (!how.keep && !e.alloc))
 		e.raw = 0;
 	return e;
 }
@@ -404,7 +412,7 @@ void qcow2_free_entry(struct qcow2 *q, struct l2_entry e, uint64_t guest)
 {
 	if (!qcow2_has_data_file(q))
 		qcow2_park_entry(q, e);
-	else if (qcow2_entry_placed(e) || e.zero)
+	else if (qcow2_entry_placed(q, e) || e.zero)
 		qcow2_data_freed(q, guest, q->cluster);
 }
 
@@ -434,11 +442,13 @@ static int clear_slice(struct qcow2 *q, uint64_t off, uint64_t len, struct clear
 		new = cleared_entry(q, old, mask, how);
 		if (!memcmp(&new, &old, sizeof(new)))
 			continue;
-		r = qcow2_guard_entry(q, old, entry_at(q, s, i), err);
+		r = guard_run(q, s, i, 1, off + *did - at, err);
 		if (r < 0)
 			break;
-		if (!(new.raw &ENTRY_OFFSET))
+		if (!qcow2_entry_placed(q, new))
 			qcow2_free_entry(q, old, off + *did - at);
+		else if (!how.keep && qcow2_entry_own(q, old) && !qcow2_keeps_raw(q))
+			qcow2_punch_later(q, (old.raw & ENTRY_OFFSET) + at, part);
 		qcow2_entry_store(q, s->data, i, new);
 		mcache_mark(&q->cache, s, CLASS_L2);
 	}

@@ -5,7 +5,8 @@
  *
  * One mutex around "apply and record": the order of the log is the order in which the changes took
  * effect, and a flush record stands behind exactly the changes that were complete when the flush
- * began. A discard is recorded as CRASH_ZERO: the data is gone from then on.
+ * began. A discard is recorded as CRASH_ZERO: the data is gone from then on. A clone is a write: it
+ * may be lost or kept like one.
  */
 #include <assert.h>
 #include <errno.h>
@@ -67,6 +68,29 @@ static int crash_pwrite(struct io *io, const void *buf, size_t len, uint64_t off
 	r = reserve(c->log, err);
 	if (r == 0)
 		r = io_pwrite(c->pass.inner, buf, len, off, err);
+	if (r == 0)
+		append(c->log, (struct crash_rec){CRASH_WRITE, off, len, data});
+	pthread_mutex_unlock(&c->lock);
+	if (r < 0)
+		free(data);
+	return r;
+}
+
+static int crash_clone(struct io *io, uint64_t off, struct io *src, uint64_t at, uint64_t len,
+		       struct err *err)
+{
+	struct crash *c = crash_of(io);
+	unsigned char *data = malloc(len);
+	int r;
+
+	if (!data)
+		return err_nomem(err, len, "the crash log");
+	r = io_pread(src, data, len, at, err);
+	pthread_mutex_lock(&c->lock);
+	if (r == 0)
+		r = reserve(c->log, err);
+	if (r == 0)
+		r = io_clone(c->pass.inner, off, src, at, len, err);
 	if (r == 0)
 		append(c->log, (struct crash_rec){CRASH_WRITE, off, len, data});
 	pthread_mutex_unlock(&c->lock);
@@ -145,6 +169,7 @@ static const struct io_ops crash_ops = {
 	.name = "crash",
 	.pread = crash_pread,
 	.pwrite = crash_pwrite,
+	.clone = crash_clone,
 	.zero = crash_zero,
 	.discard = crash_discard,
 	.flush = crash_flush,

@@ -45,6 +45,14 @@ static int fault_pwrite(struct io *io, const void *buf, size_t len, uint64_t off
 	return r < 0 ? r : io_pwrite(pass_of(io)->inner, buf, len, off, err);
 }
 
+static int fault_clone(struct io *io, uint64_t off, struct io *src, uint64_t at, uint64_t len,
+		       struct err *err)
+{
+	int r = step(io, "clone", true, err);
+
+	return r < 0 ? r : io_clone(pass_of(io)->inner, off, src, at, len, err);
+}
+
 static int fault_zero(struct io *io, uint64_t off, uint64_t len, unsigned flags, struct err *err)
 {
 	int r = step(io, "zero", true, err);
@@ -84,6 +92,7 @@ static const struct io_ops fault_ops = {
 	.name = "fault",
 	.pread = fault_pread,
 	.pwrite = fault_pwrite,
+	.clone = fault_clone,
 	.zero = fault_zero,
 	.discard = fault_discard,
 	.flush = fault_flush,

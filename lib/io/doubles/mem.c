@@ -5,6 +5,8 @@
  *
  * Pieces of 64 KiB are kept in a vector sorted by index; those that are missing are holes, so a
  * sparse disk of any size costs what is written to it. One rwlock: readers in parallel.
+ *
+ * clone copies, where bounds are those of blocks; a test that wants it sets IO_CLONES.
  */
 #include <errno.h>
 #include <pthread.h>
@@ -15,6 +17,7 @@
 #include "io/doubles.h"
 
 #define PIECE (64 * KiB)
+#define BLOCK 4096 /* bytes: what can be cloned */
 
 struct piece {
 	uint64_t index; /* of bytes [index * PIECE, (index + 1) * PIECE) */
@@ -149,6 +152,24 @@ static int mem_pwrite(struct io *io, const void *buf, size_t len, uint64_t off, 
 	return r;
 }
 
+static int mem_clone(struct io *io, uint64_t off, struct io *src, uint64_t at, uint64_t len,
+		     struct err *err)
+{
+	unsigned char *buf;
+	int r;
+
+	if ((off | at | len) % BLOCK)
+		return -ENOTSUP;
+	buf = malloc(len);
+	if (!buf)
+		return err_nomem(err, len, io->name);
+	r = io_pread(src, buf, len, at, err);
+	if (r == 0)
+		r = mem_pwrite(io, buf, len, off, err);
+	free(buf);
+	return r;
+}
+
 /* Zeros a range with the lock held: whole pieces become holes if `punch`. */
 static void clear(struct mem *m, uint64_t off, uint64_t len, bool punch)
 {
@@ -239,6 +260,7 @@ static const struct io_ops mem_ops = {
 	.name = "mem",
 	.pread = mem_pread,
 	.pwrite = mem_pwrite,
+	.clone = mem_clone,
 	.zero = mem_zero,
 	.discard = mem_discard,
 	.flush = mem_flush,

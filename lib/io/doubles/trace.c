@@ -29,6 +29,16 @@ static int trace_pwrite(struct io *io, const void *buf, size_t len, uint64_t off
 	return io_pwrite(pass_of(io)->inner, buf, len, off, err);
 }
 
+static int trace_clone(struct io *io, uint64_t off, struct io *src, uint64_t at, uint64_t len,
+		       struct err *err)
+{
+	int r = io_clone(pass_of(io)->inner, off, src, at, len, err);
+
+	if (r == 0)
+		atomic_fetch_add(&stats_of(io)->clones, 1);
+	return r;
+}
+
 static int trace_zero(struct io *io, uint64_t off, uint64_t len, unsigned flags, struct err *err)
 {
 	atomic_fetch_add(&stats_of(io)->zeros, 1);
@@ -63,6 +73,7 @@ static const struct io_ops trace_ops = {
 	.name = "trace",
 	.pread = trace_pread,
 	.pwrite = trace_pwrite,
+	.clone = trace_clone,
 	.zero = trace_zero,
 	.discard = trace_discard,
 	.flush = trace_flush,
