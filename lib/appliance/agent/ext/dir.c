@@ -237,10 +237,24 @@ int ext_lookup(struct fs *fs, uint64_t dir, const char *name, size_t len, uint64
 
 /* ---- listing ---- */
 
+/*
+ * Names are given in the order of their inodes: the caller will want to look at those, and in an
+ * index names are in the order of a hash, which is none on the disk.
+ */
+#define BATCH_MAX (UINT32_C(2) << 20) /* bytes of names and items that are sorted at once */
+
+struct item {
+	uint32_t ino, name; /* name: its offset */
+	uint8_t len, type;
+};
+
 struct listing {
 	fs_entry_fn *fn;
 	void *arg;
 	uint32_t dir;
+	struct item *items;
+	char *names;
+	size_t n_items, cap_items, n_names, cap_names; /* n_names: bytes */
 };
 
 static const unsigned char d_types[EXT2_FT_MAX] = {
@@ -249,28 +263,96 @@ static const unsigned char d_types[EXT2_FT_MAX] = {
 	[EXT2_FT_SOCK] = DT_SOCK,       [EXT2_FT_SYMLINK] = DT_LNK,
 };
 
+static int compare_items(const void *a, const void *b)
+{
+	const struct item *x = a, *y = b;
+
+	if (x->ino != y->ino)
+		return x->ino < y->ino ? -1 : 1;
+	return x->name < y->name ? -1 : x->name > y->name;
+}
+
+static int list_batch(struct listing *l, struct err *err)
+{
+	int r = 0;
+
+	if (l->n_items)
+		qsort(l->items, l->n_items, sizeof(l->items[0]), compare_items);
+	for (size_t i = 0; r == 0 && i < l->n_items; i++) {
+		const struct item *item = &l->items[i];
+
+		r = l->fn(l->arg, l->names + item->name, item->len, item->ino, item->type, err);
+	}
+	l->n_items = l->n_names = 0;
+	return r;
+}
+
+/* Makes room for one more name. */
+static int list_grow(struct listing *l, struct err *err)
+{
+	if (l->n_items == l->cap_items) {
+		size_t cap = l->cap_items ? l->cap_items * 2 : 64;
+		struct item *p = reallocarray(l->items, cap, sizeof(*p));
+
+		if (!p)
+			return err_nomem(err, cap * sizeof(*p), "a directory");
+		l->items = p;
+		l->cap_items = cap;
+	}
+	if (l->cap_names - l->n_names <= EXT2_NAME_LEN) {
+		size_t cap = l->cap_names ? l->cap_names * 2 : 2048;
+		char *p = realloc(l->names, cap);
+
+		if (!p)
+			return err_nomem(err, cap, "a directory");
+		l->names = p;
+		l->cap_names = cap;
+	}
+	return 0;
+}
+
 static int list_entry(void *arg, const struct ext_slot *slot, struct ext_name name, struct err *err)
 {
 	struct listing *l = arg;
-	char text[EXT2_NAME_LEN + 1];
+	int r;
 
 	if (name.len <= 2 && memcmp(name.s, "..", name.len) == 0 && name.len)
 		return 0;
 	/* Such a name could lead a caller out of the directory. */
 	if (name.len == 0 || memchr(name.s, '/', name.len) || memchr(name.s, '\0', name.len))
 		return ext_corrupt(err, l->dir, "a name with a slash, a NUL or of no byte");
-	memcpy(text, name.s, name.len);
-	text[name.len] = '\0';
-	return l->fn(l->arg, text, name.len, slot->ino,
-		     slot->type < EXT2_FT_MAX ? d_types[slot->type] : DT_UNKNOWN, err);
+	if (l->n_names + l->n_items * sizeof(struct item) >= BATCH_MAX) {
+		r = list_batch(l, err);
+		if (r != 0)
+			return r;
+	}
+	r = list_grow(l, err);
+	if (r < 0)
+		return r;
+	l->items[l->n_items++] = (struct item){
+		.ino = slot->ino,
+		.name = (uint32_t)l->n_names,
+		.len = (uint8_t)name.len,
+		.type = slot->type < EXT2_FT_MAX ? d_types[slot->type] : DT_UNKNOWN,
+	};
+	memcpy(l->names + l->n_names, name.s, name.len);
+	l->n_names += name.len;
+	l->names[l->n_names++] = '\0';
+	return 0;
 }
 
 int ext_readdir(struct fs *fs, uint64_t dir, fs_entry_fn *fn, void *arg, struct err *err)
 {
 	struct ext *x = ext_of(fs);
-	struct listing l = {fn, arg, (uint32_t)dir};
+	struct listing l = {.fn = fn, .arg = arg, .dir = (uint32_t)dir};
 	struct ext_inode inode;
 	int r = ext_dir_read(x, dir, &inode, err);
 
-	return r < 0 ? r : ext_walk(x, &inode, list_entry, &l, err);
+	if (r == 0)
+		r = ext_walk(x, &inode, list_entry, &l, err);
+	if (r == 0)
+		r = list_batch(&l, err);
+	free(l.items);
+	free(l.names);
+	return r;
 }

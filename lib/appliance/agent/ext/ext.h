@@ -60,6 +60,7 @@ static inline struct ext *ext_of(struct fs *fs)
 io_manager ext_manager(void);
 
 /* ---- super.c ---- */
+void ext_library_init(void);
 /* Turns an error of libext2fs into ours: "WHAT inode INO: …", ino 0 for none. 0 stays 0. */
 int ext_error(struct ext *x, errcode_t code, struct err *err, const char *what, uint32_t ino);
 /* -EUCLEAN: the fact about an inode. */
@@ -235,6 +236,10 @@ int ext_rename(struct fs *fs, uint64_t from, const char *name, size_t len, uint6
 	       const char *new_name, size_t new_len, struct err *err);
 /* Gives back an inode without links, and all that it has. */
 int ext_inode_free(struct ext *x, struct ext_inode *inode, struct err *err);
+
+/* ---- mkfs.c ---- */
+int ext_mkfs(const struct volume *vol, const char *type, const char *label, const char *uuid,
+	     const char *options, struct err *err);
 
 /* ---- xattr.c ---- */
 /* Takes all of them away. */

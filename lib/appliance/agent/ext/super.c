@@ -246,6 +246,13 @@ static void silent(const char *who, errcode_t code, const char *fmt, va_list ap)
 	(void)ap;
 }
 
+/* Nothing of the library may print; its error numbers get texts. */
+void ext_library_init(void)
+{
+	set_com_err_hook(silent);
+	initialize_ext2_error_table();
+}
+
 static int open_library(struct ext *x, struct err *err)
 {
 	char name[32];
@@ -393,8 +400,7 @@ static int ext_mount(const struct volume *vol, const char *type, bool rdonly, st
 
 	if (!x)
 		return err_nomem(err, sizeof(*x), "the mount");
-	set_com_err_hook(silent);
-	initialize_ext2_error_table();
+	ext_library_init();
 	x->fs.driver = &ext_driver;
 	x->fs.vol = *vol;
 	x->fs.rdonly = rdonly;
@@ -470,4 +476,5 @@ const struct fs_driver ext_driver = {
 	.setattr = ext_setattr,
 	.xattr_set = ext_xattr_set,
 	.xattr_remove = ext_xattr_remove,
+	.mkfs = ext_mkfs,
 };

@@ -302,7 +302,7 @@ int ext_acl_chmod(struct ext *x, struct ext_inode *inode, struct err *err)
 
 	if (!acl)
 		return err_nomem(err, ACL_BYTES_MAX, "an ACL");
-	r = ext_xattr_get(&x->fs, inode->ino, ACL_ACCESS, acl, ACL_BYTES_MAX, &len, NULL);
+	r = ext_xattr_get(&x->fs, inode->ino, ACL_ACCESS, acl, ACL_BYTES_MAX, &len, err);
 	if (r == 0) {
 		acl_apply(acl, len, inode->u.small.i_mode);
 		r = change(x, inode->ino, ACL_ACCESS, acl, len, err);
