@@ -170,7 +170,8 @@ int channel_drop(struct channel *ch, struct err *err)
 
 	while (!ch->ended && !ch->broken && r > 0)
 		r = channel_take(ch, &f, err);
-	return ch->broken ? -EPIPE : 0;
+	/* That it was cancelled was told already. */
+	return ch->broken ? r : 0;
 }
 
 /* ---- out ---- */

@@ -9,10 +9,11 @@ static const struct fs_driver *const drivers[] = {&ext_driver, NULL};
 
 int main(void)
 {
-	static struct agent agent = {.drivers = drivers};
+	static struct agent agent; /* of zeros: the program is not larger for it */
 	struct err err = {0};
 	int r = disks_init(&agent.disks, &err);
 
+	agent.drivers = drivers;
 	if (r == 0)
 		r = agent_serve(&agent, AGENT_FD_IN, AGENT_FD_OUT, &err);
 	disks_free(&agent.disks);
