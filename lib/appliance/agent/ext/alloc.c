@@ -46,19 +46,55 @@ out:
 	return code;
 }
 
-/* Finds free blocks near the goal: all of them in one piece where there is one. */
+/* Looks for a free run in [from, end): *pblk, *got become the longest one, but none beyond want. */
+static errcode_t longest_run(struct ext *x, uint64_t from, uint64_t end, uint64_t want,
+			     blk64_t *pblk, blk64_t *got)
+{
+	while (from < end && *got < want) {
+		blk64_t start, stop;
+		errcode_t code = ext2fs_find_first_zero_block_bitmap2(x->e2->block_map, from,
+								      end - 1, &start);
+
+		if (code)
+			return code == ENOENT ? 0 : code;
+		code = ext2fs_find_first_set_block_bitmap2(x->e2->block_map, start, end - 1, &stop);
+		if (code == ENOENT)
+			stop = end;
+		else if (code)
+			return code;
+		if (stop - start > *got) {
+			*pblk = start;
+			*got = min_u64(stop - start, want);
+		}
+		from = stop;
+	}
+	return 0;
+}
+
+/*
+ * Takes free blocks near the goal: all of them in one piece where there is one, else the longest
+ * piece. (ext2fs_new_range does not return when what is free is fragmented: it waits to come by its
+ * goal again, and steps over it.)
+ */
 static errcode_t take_range(struct ext *x, struct ext_inode *inode, uint64_t goal, uint64_t want,
 			    blk64_t *pblk, blk64_t *got)
 {
 	const uint64_t ratio = (uint64_t)EXT2FS_CLUSTER_RATIO(x->e2);
+	const uint64_t first = x->e2->super->s_first_data_block;
+	const uint64_t end = ext2fs_blocks_count(x->e2->super);
 	errcode_t code;
 
-	code = ext2fs_new_range(x->e2, EXT2_NEWRANGE_MIN_LENGTH, goal, want, NULL, pblk, got);
-	if (code == EXT2_ET_BLOCK_ALLOC_FAIL)
-		code = ext2fs_new_range(x->e2, 0, goal, want, NULL, pblk, got);
+	if (goal < first || goal >= end)
+		goal = first;
+	*got = 0;
+	code = longest_run(x, goal, end, want, pblk, got);
+	if (code == 0)
+		code = longest_run(x, first, goal, want, pblk, got);
 	if (code)
 		return code;
-	*got = min_u64(*got, want);
+	if (*got < ratio)
+		return EXT2_ET_BLOCK_ALLOC_FAIL;
+	*got -= *got % ratio;
 	ext2fs_block_alloc_stats_range(x->e2, *pblk, (blk_t)*got, +1);
 	return ext2fs_iblk_add_blocks(x->e2, &inode->u.small, *got / ratio);
 }
