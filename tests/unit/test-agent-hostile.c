@@ -68,7 +68,7 @@ static void end_kill(void *arg)
 /* The library talks with what was recorded; what it says itself goes nowhere. */
 static int listen_to(const struct script *s, bool ends, int *fd, struct appliance **a)
 {
-	const struct appliance_end end = {end_finish, end_kill, fd};
+	const struct appliance_end end = {.finish = end_finish, .kill = end_kill, .arg = fd};
 	int fds[2], r;
 
 	assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM, 0, fds), 0);
