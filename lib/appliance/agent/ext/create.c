@@ -323,7 +323,7 @@ int ext_inode_free(struct ext *x, struct ext_inode *inode, struct err *err)
 	r = free_attributes(x, inode, err);
 	if (r == 0 && !ext_has(inode, EXT4_INLINE_DATA_FL) &&
 	    ext2fs_inode_has_valid_blocks2(x->e2, i)) {
-		code = ext2fs_punch(x->e2, inode->ino, i, NULL, 0, ~UINT64_C(0));
+		code = ext_punch(x, inode->ino, i, 0);
 		r = ext_error(x, code, err, "the blocks of", inode->ino);
 	}
 	if (r < 0)

@@ -195,6 +195,8 @@ int ext_write(struct fs *fs, uint64_t ino, const void *buf, size_t len, uint64_t
 	      struct err *err);
 /* The caller writes the inode. */
 int ext_truncate(struct ext *x, struct ext_inode *inode, uint64_t size, struct err *err);
+/* Frees the blocks of a file from `from` (blocks) on. */
+errcode_t ext_punch(struct ext *x, uint32_t ino, struct ext2_inode *inode, uint64_t from);
 int ext_setattr(struct fs *fs, uint64_t ino, const struct fs_attr *attr, struct err *err);
 
 /* ---- link.c ---- */

@@ -19,8 +19,7 @@ static int finish_orphan(struct ext *x, struct ext_inode *inode, struct err *err
 	if (i->i_links_count == 0)
 		return ext_inode_free(x, inode, err);
 	if (!ext_has(inode, EXT4_INLINE_DATA_FL) && LINUX_S_ISREG(i->i_mode))
-		code = ext2fs_punch(x->e2, inode->ino, i, NULL,
-				    div_up(ext_inode_size(inode), x->bs), ~UINT64_C(0));
+		code = ext_punch(x, inode->ino, i, div_up(ext_inode_size(inode), x->bs));
 	if (code)
 		return ext_error(x, code, err, "truncating", inode->ino);
 	i->i_dtime = 0;

@@ -207,6 +207,19 @@ int ext_write(struct fs *fs, uint64_t ino, const void *buf, size_t len, uint64_t
 
 /* ---- size ---- */
 
+errcode_t ext_punch(struct ext *x, uint32_t ino, struct ext2_inode *inode, uint64_t from)
+{
+	const uint64_t blocks = ext2fs_blocks_count(x->e2->super);
+	errcode_t code;
+
+	/* The library takes an extent with the last block of the filesystem for a broken one: its
+	 * check is off by one. */
+	ext2fs_blocks_count_set(x->e2->super, blocks + 1);
+	code = ext2fs_punch(x->e2, ino, inode, NULL, from, ~UINT64_C(0));
+	ext2fs_blocks_count_set(x->e2->super, blocks);
+	return code;
+}
+
 int ext_truncate(struct ext *x, struct ext_inode *inode, uint64_t size, struct err *err)
 {
 	uint64_t old = ext_inode_size(inode);
@@ -222,8 +235,7 @@ int ext_truncate(struct ext *x, struct ext_inode *inode, uint64_t size, struct e
 	if (r < 0)
 		return r;
 	if (size < old || inode->u.small.i_links_count == 0)
-		code = ext2fs_punch(x->e2, inode->ino, &inode->u.small, NULL, div_up(size, x->bs),
-				    ~UINT64_C(0));
+		code = ext_punch(x, inode->ino, &inode->u.small, div_up(size, x->bs));
 	x->goal_ino = 0;
 	if (code)
 		return ext_error(x, code, err, "truncating", inode->ino);
