@@ -36,6 +36,7 @@ struct inode {
 struct fake {
 	struct fs fs;
 	struct inode inodes[INODES];
+	uint64_t top; /* no inode from here on was ever used */
 	unsigned fail;
 };
 
@@ -69,7 +70,7 @@ static int fake_unmount(struct fs *fs, struct err *err)
 	struct fake *f = fake_of(fs);
 
 	(void)err;
-	for (unsigned i = 0; i < INODES; i++) {
+	for (uint64_t i = 0; i < f->top; i++) {
 		free(f->inodes[i].data);
 		free(f->inodes[i].entries);
 	}
@@ -290,6 +291,7 @@ static int fake_create(struct fs *fs, uint64_t dir, const char *name, size_t len
 		++*ino;
 	if (*ino == INODES)
 		return -ENOSPC;
+	f->top = max_u64(f->top, *ino + 1);
 	f->inodes[*ino] = (struct inode){.used = true,
 					 .st = {.mode = what->mode,
 						.uid = what->uid,
@@ -428,6 +430,7 @@ struct fs *fake_new(void)
 	if (!f)
 		abort();
 	f->fs = (struct fs){.driver = &fake_driver, .root = 2, .type = "fake"};
+	f->top = 3;
 	f->inodes[2].used = true;
 	f->inodes[2].st = (struct agent_stat){.mode = S_IFDIR | 0755, .nlink = 2};
 	return &f->fs;
@@ -447,7 +450,7 @@ unsigned fake_inodes(struct fs *fs)
 {
 	unsigned n = 0;
 
-	for (unsigned i = 0; i < INODES; i++)
+	for (uint64_t i = 0; i < fake_of(fs)->top; i++)
 		n += fake_of(fs)->inodes[i].used;
 	return n;
 }

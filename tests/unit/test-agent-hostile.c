@@ -402,7 +402,7 @@ static void mutated_agents_end_in_errors(void **state)
 	struct seeds seeds;
 
 	(void)state;
-	seeds_init(&seeds, 1, SANITIZED ? 3000 : 6000);
+	seeds_init(&seeds, 1, SANITIZED ? 1000 : 4000);
 	while (seeds_next(&seeds)) {
 		struct rng rng = {seeds.seed};
 		struct appliance *a;
@@ -720,7 +720,7 @@ static void mutated_requests_end_in_errors(void **state)
 	struct seeds seeds;
 
 	(void)state;
-	seeds_init(&seeds, 1, SANITIZED ? 2000 : 4000);
+	seeds_init(&seeds, 1, SANITIZED ? 1000 : 4000);
 	while (seeds_next(&seeds)) {
 		struct rng rng = {seeds.seed};
 		struct script s;
