@@ -4,8 +4,9 @@
  *
  * The CPU starts in user mode: the state is set as a kernel would have left it. Interfaces:
  * Documentation/virt/kvm/api.rst of Linux. The same settings work with hardware virtualisation and
- * with software KVM, where `syscall` does not change the privilege level: the first system call
- * tells which of the two it is (see x86.h).
+ * with software KVM, where `syscall` does not change the privilege level. Which of the two it is, a
+ * call of our own tells before the program runs: the program could lie, by writing to the doorbell
+ * at level 3 itself, and would be resumed at level 0 later.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -44,8 +45,8 @@ struct kvm {
 	int vm, cpu;
 	struct kvm_run *run;
 	size_t run_size;
-	enum { LEVEL_UNKNOWN, LEVEL_USER, LEVEL_KERNEL } stub; /* where the doorbell stub runs */
-	bool in_call; /* the last stop was a call, whose result run is to give */
+	bool user_stub; /* the stub of the doorbell runs at level 3 */
+	bool in_call;   /* the last stop was a call, whose result run is to give */
 };
 
 static struct kvm *of(struct engine *engine)
@@ -114,8 +115,12 @@ static int set_cpuid(struct kvm *k, int kvm, struct features *f, struct err *err
 		return broken(err, "cannot tell the features of the CPU");
 	*f = (struct features){.cr4 = CR4_VALUE};
 	for (unsigned i = 0; i < id->nent; i++) {
-		const struct kvm_cpuid_entry2 *e = &id->entries[i];
+		struct kvm_cpuid_entry2 *e = &id->entries[i];
 
+		/* VMX and SVM: the parts of KVM that serve them are none of ours. */
+		e->ecx &= e->function == 1            ? ~(1u << 5)
+			  : e->function == 0x80000001 ? ~(1u << 2)
+						      : ~0u;
 		if (e->function == 1 && (e->ecx & 1u << 26))
 			f->cr4 |= CR4_OSXSAVE;
 		if (e->function == 7 && e->index == 0) {
@@ -191,14 +196,14 @@ static int set_msrs(struct kvm *k, const struct kvm_msr_entry *v, unsigned n, st
 	return 0;
 }
 
-static int set_state(struct kvm *k, int kvm, const struct elf_start *start, struct err *err)
+static int set_state(struct kvm *k, int kvm, uint64_t rsp, struct err *err)
 {
 	const struct kvm_msr_entry msrs[] = {
 		{.index = MSR_STAR, .data = X86_STAR},
 		{.index = MSR_LSTAR, .data = X86_SYSCALL},
 		{.index = MSR_SFMASK, .data = SFMASK_VALUE},
 	};
-	struct kvm_regs regs = {.rip = start->rip, .rsp = start->rsp, .rflags = 2};
+	struct kvm_regs regs = {.rip = X86_FIRST, .rsp = rsp, .rflags = 2};
 	struct features f = {0};
 	int r = set_cpuid(k, kvm, &f, err);
 
@@ -211,6 +216,140 @@ static int set_state(struct kvm *k, int kvm, const struct elf_start *start, stru
 	k->run->kvm_valid_regs = KVM_SYNC_X86_REGS;
 	return r;
 }
+
+/* ---- running ---- */
+
+static int get_fault(struct kvm *k, unsigned vector, struct cell_fault *fault, struct err *err)
+{
+	struct kvm_sregs s;
+
+	if (ioctl(k->cpu, KVM_GET_SREGS, &s) < 0)
+		return broken(err, "cannot read the state of the virtual CPU");
+	x86_fault(k->mem, vector, k->run->s.regs.regs.rsp, fault);
+	fault->address = vector == 14 ? s.cr2 : 0;
+	return ENGINE_FAULT;
+}
+
+static int get_call(struct kvm *k, struct call_regs *regs)
+{
+	const struct kvm_regs *g = &k->run->s.regs.regs;
+
+	*regs = (struct call_regs){
+		.nr = g->rax,
+		.arg = {g->rdi, g->rsi, g->rdx, g->r10, g->r8, g->r9},
+		.rip = g->rcx,
+	};
+	k->in_call = true;
+	return ENGINE_CALL;
+}
+
+static int strange_exit(const struct kvm_run *run, struct err *err)
+{
+	switch (run->exit_reason) {
+	case KVM_EXIT_SHUTDOWN:
+		return err_set(err, EIO, "the virtual CPU was reset (triple fault)");
+	case KVM_EXIT_FAIL_ENTRY:
+		return err_set(err, EIO, "the virtual CPU did not start: reason 0x%llx",
+			       (unsigned long long)run->fail_entry.hardware_entry_failure_reason);
+	case KVM_EXIT_INTERNAL_ERROR:
+		return err_set(err, EIO, "KVM cannot go on: internal error %u",
+			       run->internal.suberror);
+	case KVM_EXIT_MMIO:
+		return err_set(err, EIO, "access to physical address 0x%llx, where nothing is",
+			       (unsigned long long)run->mmio.phys_addr);
+	default:
+		return err_set(err, EIO, "unexpected exit of the virtual CPU: reason %u",
+			       run->exit_reason);
+	}
+}
+
+/* The result of the last call, and the way back if the stub has none. */
+static void end_call(struct kvm *k, uint64_t result)
+{
+	struct kvm_regs *g = &k->run->s.regs.regs;
+
+	g->rax = result;
+	if (k->user_stub) {
+		g->rip = g->rcx;
+		g->rflags = (g->r11 & RFLAGS_USER) | 2;
+	}
+	k->run->kvm_dirty_regs |= KVM_SYNC_X86_REGS;
+	k->in_call = false;
+}
+
+static bool rang(const struct kvm_run *run)
+{
+	return run->exit_reason == KVM_EXIT_IO && run->io.direction == KVM_EXIT_IO_OUT &&
+	       run->io.port == PORT_DOORBELL;
+}
+
+/* From X86_FIRST to the program. Does the stub run at level 0, and leave by sysretq? */
+static int first_call(struct kvm *k, uint64_t program, struct err *err)
+{
+	struct kvm_sregs s;
+	int r;
+
+	do
+		r = ioctl(k->cpu, KVM_RUN, 0);
+	while (r < 0 && (errno == EINTR || errno == EAGAIN));
+	if (r < 0)
+		return broken(err, "cannot run the virtual CPU");
+	if (!rang(k->run))
+		return strange_exit(k->run, err);
+	if (ioctl(k->cpu, KVM_GET_SREGS, &s) < 0)
+		return broken(err, "cannot read the state of the virtual CPU");
+	k->user_stub = s.ss.dpl == 3;
+	if (!k->user_stub)
+		x86_close_doorbell(k->mem);
+	end_call(k, program);
+	return 0;
+}
+
+static int kvm_step(struct engine *engine, uint64_t result, struct call_regs *regs,
+		    struct cell_fault *fault, struct err *err)
+{
+	struct kvm *k = of(engine);
+	struct kvm_run *run = k->run;
+
+	if (k->in_call)
+		end_call(k, result);
+	if (ioctl(k->cpu, KVM_RUN, 0) < 0) {
+		if (errno != EINTR && errno != EAGAIN)
+			return broken(err, "cannot run the virtual CPU");
+		run->immediate_exit = 0;
+		return ENGINE_INTERRUPTED;
+	}
+	if (rang(run))
+		return get_call(k, regs);
+	if (run->exit_reason != KVM_EXIT_IO || run->io.direction != KVM_EXIT_IO_OUT)
+		return strange_exit(run, err);
+	if (run->io.port >= PORT_VECTOR && run->io.port < PORT_VECTOR + PORT_VECTORS)
+		return get_fault(k, run->io.port - PORT_VECTOR, fault, err);
+	return strange_exit(run, err);
+}
+
+static int kvm_set_fs(struct engine *engine, uint64_t base, struct err *err)
+{
+	const struct kvm_msr_entry fs = {.index = MSR_FS, .data = base};
+
+	return set_msrs(of(engine), &fs, 1, err);
+}
+
+static int kvm_clock(struct engine *engine, clockid_t *clock)
+{
+	(void)engine;
+	*clock = CLOCK_THREAD_CPUTIME_ID;
+	return 0;
+}
+
+static void kvm_interrupt(struct engine *engine)
+{
+	struct kvm *k = of(engine);
+
+	__atomic_store_n(&k->run->immediate_exit, 1, __ATOMIC_RELAXED);
+}
+
+/* ---- beginning and end ---- */
 
 static void kvm_free(struct engine *engine)
 {
@@ -245,124 +384,14 @@ static int kvm_start(struct engine **engine, struct guest_memory *mem,
 	if (!r)
 		r = make_vm(k, kvm, err);
 	if (!r)
-		r = set_state(k, kvm, start, err);
+		r = set_state(k, kvm, start->rsp, err);
+	if (!r)
+		r = first_call(k, start->rip, err);
 	if (r < 0)
 		kvm_free(&k->engine);
 	else
 		*engine = &k->engine;
 	return r;
-}
-
-/* ---- running ---- */
-
-static int get_fault(struct kvm *k, unsigned vector, struct cell_fault *fault, struct err *err)
-{
-	struct kvm_sregs s;
-
-	if (ioctl(k->cpu, KVM_GET_SREGS, &s) < 0)
-		return broken(err, "cannot read the state of the virtual CPU");
-	x86_fault(k->mem, vector, k->run->s.regs.regs.rsp, fault);
-	fault->address = vector == 14 ? s.cr2 : 0;
-	return ENGINE_FAULT;
-}
-
-/* At the first call: does the stub run at level 0, and leave by sysretq? */
-static int learn_level(struct kvm *k, struct err *err)
-{
-	struct kvm_sregs s;
-
-	if (ioctl(k->cpu, KVM_GET_SREGS, &s) < 0)
-		return broken(err, "cannot read the state of the virtual CPU");
-	k->stub = s.ss.dpl == 3 ? LEVEL_USER : LEVEL_KERNEL;
-	return 0;
-}
-
-static int get_call(struct kvm *k, struct call_regs *regs, struct err *err)
-{
-	const struct kvm_regs *g = &k->run->s.regs.regs;
-
-	if (k->stub == LEVEL_UNKNOWN && learn_level(k, err) < 0)
-		return -EIO;
-	*regs = (struct call_regs){
-		.nr = g->rax,
-		.arg = {g->rdi, g->rsi, g->rdx, g->r10, g->r8, g->r9},
-		.rip = g->rcx,
-	};
-	k->in_call = true;
-	return ENGINE_CALL;
-}
-
-static int strange_exit(const struct kvm_run *run, struct err *err)
-{
-	switch (run->exit_reason) {
-	case KVM_EXIT_SHUTDOWN:
-		return err_set(err, EIO, "the virtual CPU was reset (triple fault)");
-	case KVM_EXIT_FAIL_ENTRY:
-		return err_set(err, EIO, "the virtual CPU did not start: reason 0x%llx",
-			       (unsigned long long)run->fail_entry.hardware_entry_failure_reason);
-	case KVM_EXIT_INTERNAL_ERROR:
-		return err_set(err, EIO, "KVM cannot go on: internal error %u",
-			       run->internal.suberror);
-	case KVM_EXIT_MMIO:
-		return err_set(err, EIO, "access to physical address 0x%llx, where nothing is",
-			       (unsigned long long)run->mmio.phys_addr);
-	default:
-		return err_set(err, EIO, "unexpected exit of the virtual CPU: reason %u",
-			       run->exit_reason);
-	}
-}
-
-static int kvm_step(struct engine *engine, uint64_t result, struct call_regs *regs,
-		    struct cell_fault *fault, struct err *err)
-{
-	struct kvm *k = of(engine);
-	struct kvm_run *run = k->run;
-
-	if (k->in_call) {
-		struct kvm_regs *g = &run->s.regs.regs;
-
-		g->rax = result;
-		if (k->stub == LEVEL_USER) {
-			g->rip = g->rcx;
-			g->rflags = (g->r11 & RFLAGS_USER) | 2;
-		}
-		run->kvm_dirty_regs |= KVM_SYNC_X86_REGS;
-		k->in_call = false;
-	}
-	if (ioctl(k->cpu, KVM_RUN, 0) < 0) {
-		if (errno != EINTR && errno != EAGAIN)
-			return broken(err, "cannot run the virtual CPU");
-		run->immediate_exit = 0;
-		return ENGINE_INTERRUPTED;
-	}
-	if (run->exit_reason != KVM_EXIT_IO || run->io.direction != KVM_EXIT_IO_OUT)
-		return strange_exit(run, err);
-	if (run->io.port == PORT_DOORBELL)
-		return get_call(k, regs, err);
-	if (run->io.port >= PORT_VECTOR && run->io.port < PORT_VECTOR + PORT_VECTORS)
-		return get_fault(k, run->io.port - PORT_VECTOR, fault, err);
-	return strange_exit(run, err);
-}
-
-static int kvm_set_fs(struct engine *engine, uint64_t base, struct err *err)
-{
-	const struct kvm_msr_entry fs = {.index = MSR_FS, .data = base};
-
-	return set_msrs(of(engine), &fs, 1, err);
-}
-
-static int kvm_clock(struct engine *engine, clockid_t *clock)
-{
-	(void)engine;
-	*clock = CLOCK_THREAD_CPUTIME_ID;
-	return 0;
-}
-
-static void kvm_interrupt(struct engine *engine)
-{
-	struct kvm *k = of(engine);
-
-	__atomic_store_n(&k->run->immediate_exit, 1, __ATOMIC_RELAXED);
 }
 
 const struct engine_ops kvm_engine = {

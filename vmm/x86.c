@@ -81,11 +81,20 @@ static void build_tss(struct guest_memory *mem)
 	tss[0x68 + PORT_DOORBELL / 8] &= (unsigned char)~(1u << PORT_DOORBELL % 8);
 }
 
+void x86_close_doorbell(struct guest_memory *mem)
+{
+	memset(mem->host + X86_TSS + 0x68, 0xff, X86_TSS_LIMIT + 1 - 0x68);
+}
+
 static void build_stubs(struct guest_memory *mem)
 {
 	static const unsigned char doorbell[] = {
 		0xe6, PORT_DOORBELL,       /* out %al,$doorbell */
 		0x48, 0x0f,          0x07, /* sysretq */
+	};
+	static const unsigned char first[] = {
+		0x0f, 0x05, /* syscall */
+		0xff, 0xe0, /* jmp *%rax */
 	};
 
 	for (unsigned v = 0; v < PORT_VECTORS; v++) {
@@ -98,6 +107,7 @@ static void build_stubs(struct guest_memory *mem)
 		stub[4] = 0xfe;
 	}
 	memcpy(mem->host + X86_SYSCALL, doorbell, sizeof(doorbell));
+	memcpy(mem->host + X86_FIRST, first, sizeof(first));
 }
 
 /* ---- paging ---- */

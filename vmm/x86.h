@@ -17,9 +17,10 @@
 #define X86_GDT     CELL_SYSTEM
 #define X86_IDT     (X86_GDT + 0x800)
 #define X86_TSS     (CELL_SYSTEM + 1 * CELL_PAGE)
-#define X86_VECTORS (CELL_SYSTEM + 2 * CELL_PAGE)  /* the stubs of exceptions */
-#define X86_STACK   (CELL_SYSTEM + 3 * CELL_PAGE)  /* of level 0 */
-#define X86_SYSCALL (CELL_SYSTEM + 4 * CELL_PAGE)  /* the stub of system calls, for the user */
+#define X86_VECTORS (CELL_SYSTEM + 2 * CELL_PAGE) /* the stubs of exceptions */
+#define X86_STACK   (CELL_SYSTEM + 3 * CELL_PAGE) /* of level 0 */
+#define X86_SYSCALL (CELL_SYSTEM + 4 * CELL_PAGE) /* the stub of system calls, for the user */
+#define X86_FIRST   (X86_SYSCALL + 16) /* where the CPU starts: a call, a jump to its result */
 #define X86_TABLES  (CELL_SYSTEM + 16 * CELL_PAGE) /* page tables; X86_PML4 is the first */
 #define X86_PML4    X86_TABLES
 
@@ -38,6 +39,9 @@ enum { PORT_VECTOR = 0xc0, PORT_VECTORS = 32, PORT_DOORBELL = 0xf0 };
 
 /* Fills the system area. The regions of mem are what the user can reach, and nothing else. */
 int x86_build(struct guest_memory *mem, struct err *err);
+
+/* On a CPU whose stub runs at level 0: the user cannot ring any more. */
+void x86_close_doorbell(struct guest_memory *mem);
 
 /* The frame that the exception stub found on the stack of level 0: fault without address. */
 struct cell_fault;
