@@ -11,6 +11,7 @@
  * Start: the child maps the cell's memory and stops; from then on the tracer lets it make a few
  * calls at a stub in that memory: they unmap all else and set the filter.
  */
+#include <elf.h>
 #include <errno.h>
 #include <linux/filter.h>
 #include <linux/seccomp.h>
@@ -23,6 +24,7 @@
 #include <sys/resource.h>
 #include <sys/rseq.h>
 #include <sys/syscall.h>
+#include <sys/uio.h>
 #include <sys/user.h>
 #include <sys/wait.h>
 #include <time.h>
@@ -34,7 +36,9 @@
 /* The stub's page, in the part of memory that belongs to no region. */
 #define STUB      CELL_SYSTEM
 #define USER_TOP  UINT64_C(0x7ffffffff000)
+#define VSYSCALL  UINT64_C(0xffffffffff600000) /* of the kernel: it cannot be unmapped */
 #define CALL_STOP (SIGTRAP | 0x80)
+#define XSAVE_MAX 16384
 
 static const unsigned char stub[] = {0x0f, 0x05, 0xcc}; /* syscall; int3 */
 
@@ -112,6 +116,9 @@ static int wait_stop(struct traced *t, struct err *err)
 		return errno == EINTR ? -EINTR : broken(err, "cannot wait for it");
 	if (!WIFSTOPPED(status)) {
 		t->pid = -1;
+		/* The filter's work. The only call that does not stop is one of the vsyscall page. */
+		if (WIFSIGNALED(status) && WTERMSIG(status) == SIGSYS)
+			return SIGSYS;
 		return err_set(err, EIO, "the cell's process ended by itself (signal %d)",
 			       WIFSIGNALED(status) ? WTERMSIG(status) : 0);
 	}
@@ -198,6 +205,25 @@ static int64_t set_filter(struct traced *t, struct err *err)
 	return r;
 }
 
+/* The vector registers are as of a new process: what they held is none of the program's business. */
+static int clear_vectors(struct traced *t, struct err *err)
+{
+	static const uint16_t fcw = 0x37f;
+	static const uint32_t mxcsr = 0x1f80;
+	unsigned char area[XSAVE_MAX];
+	struct iovec iov = {area, sizeof(area)};
+
+	if (ptrace(PTRACE_GETREGSET, t->pid, NT_X86_XSTATE, &iov) < 0)
+		return broken(err, "cannot read its vector registers");
+	/* Intel SDM volume 1, 13.4: no component is in use, and two words are never zero. */
+	memset(area, 0, iov.iov_len);
+	memcpy(area, &fcw, sizeof(fcw));
+	memcpy(area + 24, &mxcsr, sizeof(mxcsr));
+	if (ptrace(PTRACE_SETREGSET, t->pid, NT_X86_XSTATE, &iov) < 0)
+		return broken(err, "cannot clear its vector registers");
+	return 0;
+}
+
 static int confine(struct traced *t, struct err *err)
 {
 	int64_t r;
@@ -212,6 +238,8 @@ static int confine(struct traced *t, struct err *err)
 		   (void *)(PTRACE_O_TRACESYSGOOD | PTRACE_O_EXITKILL)) < 0) // NOLINT
 		return broken(err, "cannot trace it");
 	r = get_regs(t, err);
+	if (!r)
+		r = clear_vectors(t, err);
 	if (!r)
 		r = unmap_rest(t, err);
 	return (int)(r ? r : set_filter(t, err));
@@ -281,6 +309,11 @@ static int get_fault(struct traced *t, int sig, struct cell_fault *fault, struct
 {
 	siginfo_t info;
 
+	if (sig == SIGSYS) {
+		*fault = (struct cell_fault){
+			.vector = 14, .no_error = true, .rip = VSYSCALL, .address = VSYSCALL};
+		return ENGINE_FAULT;
+	}
 	if (get_regs(t, err) < 0 || ptrace(PTRACE_GETSIGINFO, t->pid, NULL, &info) < 0)
 		return broken(err, "cannot tell why it stopped");
 	*fault = (struct cell_fault){.rip = t->regs.rip, .rsp = t->regs.rsp, .no_error = true};
@@ -361,6 +394,7 @@ static int traced_run(struct engine *engine, uint64_t result, struct call_regs *
 	case SIGILL:
 	case SIGFPE:
 	case SIGTRAP:
+	case SIGSYS:
 		return get_fault(t, sig, fault, err);
 	case -EINTR:
 		return ENGINE_INTERRUPTED;
