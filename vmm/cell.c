@@ -30,20 +30,13 @@ static int start_engine(struct cell *cell, const struct engine_ops *ops,
 
 static int choose_engine(struct cell *cell, const struct cell_config *config, struct err *err)
 {
-	struct err why = {0};
-	int r;
-
 	if (config->isolation == CELL_PROCESS)
 		return start_engine(cell, &traced_engine, config, err);
 	if (config->isolation == CELL_VM)
 		return start_engine(cell, &kvm_engine, config, err);
-	r = start_engine(cell, &kvm_engine, config, &why);
-	/* A program that cannot be loaded is no better off elsewhere. */
-	if (r == -ENOEXEC || r == -EINVAL)
-		return err_set(err, -r, "%s", why.msg);
-	if (r == 0)
+	/* A program that cannot be loaded is no better off elsewhere, and will be told so there. */
+	if (start_engine(cell, &kvm_engine, config, &cell->fallback) == 0)
 		return 0;
-	cell->fallback = why;
 	return start_engine(cell, &traced_engine, config, err);
 }
 
@@ -109,7 +102,7 @@ static void on_timer(int sig, siginfo_t *info, void *context)
 }
 
 /* The limit is a signal to this thread, because the guest need not come back by itself. */
-static int start_timer(struct cell *cell, struct err *err)
+static int start_timer(struct cell *cell, clockid_t clock, struct err *err)
 {
 	struct sigaction action = {.sa_sigaction = on_timer, .sa_flags = SA_SIGINFO};
 	struct sigevent event = {.sigev_notify = SIGEV_THREAD_ID, .sigev_signo = SIGALRM};
@@ -118,27 +111,38 @@ static int start_timer(struct cell *cell, struct err *err)
 				  /* Again, should the first one come between check and entry. */
 				  .it_interval = {.tv_nsec = 10000000}};
 
+	timer_t *timer = &cell->timers[cell->n_timers];
+
+	event.sigev_value.sival_ptr = cell;
+	event._sigev_un._tid = (pid_t)syscall(SYS_gettid);
+	if (sigaction(SIGALRM, &action, NULL) < 0 || timer_create(clock, &event, timer) < 0)
+		return err_sys(err, errno, "no timer for a cell");
+	cell->n_timers++;
+	if (timer_settime(*timer, 0, &when, NULL) < 0)
+		return err_sys(err, errno, "no timer for a cell");
+	return 0;
+}
+
+/* What the program uses, and what is used to serve it, where these are two. */
+static int start_timers(struct cell *cell, struct err *err)
+{
 	clockid_t clock;
+	int r;
 
 	if (!cell->cpu_limit)
 		return 0;
 	if (cell->engine->ops->clock(cell->engine, &clock) < 0)
 		return err_set(err, ENOTSUP, "no clock for a cell");
-	event.sigev_value.sival_ptr = cell;
-	event._sigev_un._tid = (pid_t)syscall(SYS_gettid);
-	if (sigaction(SIGALRM, &action, NULL) < 0 || timer_create(clock, &event, &cell->timer) < 0)
-		return err_sys(err, errno, "no timer for a cell");
-	cell->has_timer = true;
-	if (timer_settime(cell->timer, 0, &when, NULL) < 0)
-		return err_sys(err, errno, "no timer for a cell");
-	return 0;
+	r = start_timer(cell, clock, err);
+	if (!r && clock != CLOCK_THREAD_CPUTIME_ID)
+		r = start_timer(cell, CLOCK_THREAD_CPUTIME_ID, err);
+	return r;
 }
 
-static void stop_timer(struct cell *cell)
+static void stop_timers(struct cell *cell)
 {
-	if (cell->has_timer)
-		timer_delete(cell->timer);
-	cell->has_timer = false;
+	while (cell->n_timers)
+		timer_delete(cell->timers[--cell->n_timers]);
 }
 
 /* ---- running ---- */
@@ -175,11 +179,11 @@ static int step(struct cell *cell, uint64_t *answer, struct err *err)
 int cell_run(struct cell *cell, struct cell_result *result, struct err *err)
 {
 	uint64_t answer = 0;
-	int r = start_timer(cell, err);
+	int r = start_timers(cell, err);
 
 	while (!r && !cell->ended)
 		r = step(cell, &answer, err);
-	stop_timer(cell);
+	stop_timers(cell);
 	if (!r && cell->result.end == CELL_FAULTED &&
 	    !elf_symbol(&cell->program, cell->result.fault.rip, cell->result.symbol,
 			sizeof(cell->result.symbol)))

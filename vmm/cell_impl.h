@@ -19,8 +19,8 @@ struct cell {
 	void *log_arg;
 	uint64_t log_left; /* bytes that the log still takes */
 	uint64_t cpu_limit;
-	timer_t timer;
-	bool has_timer;
+	timer_t timers[2];
+	unsigned n_timers;
 	atomic_bool stop, timeout;
 	bool ended; /* by a system call; result says how */
 	struct cell_result result;

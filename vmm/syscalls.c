@@ -436,7 +436,7 @@ static int64_t call_mremap(struct cell *cell, const struct call_regs *regs)
 	to = guest_mmap(&cell->mem, 0, A(2), false);
 	if (to < 0)
 		return to;
-	memcpy(cell->mem.host + to, from, old);
+	memmove(cell->mem.host + to, from, old); /* what the program calls old may be free */
 	guest_munmap(&cell->mem, A(0), old);
 	note_memory(cell);
 	return to;
@@ -501,13 +501,13 @@ static int64_t call_uname(struct cell *cell, const struct call_regs *regs)
 
 static int64_t call_sysinfo(struct cell *cell, const struct call_regs *regs)
 {
-	const struct sysinfo info = {
-		.totalram = cell->mem.arena_end - cell->mem.arena,
-		.freeram = cell->mem.low - cell->mem.brk,
-		.procs = 1,
-		.mem_unit = 1,
-	};
+	struct sysinfo info;
 
+	memset(&info, 0, sizeof(info)); /* it has gaps */
+	info.totalram = cell->mem.arena_end - cell->mem.arena;
+	info.freeram = cell->mem.low - cell->mem.brk;
+	info.procs = 1;
+	info.mem_unit = 1;
 	return copy_out(cell, A(0), &info, sizeof(info));
 }
 
