@@ -198,7 +198,7 @@ $(B)/lib/appliance/blob.o: build/agent/agent.stripped
 guests := $(patsubst tests/guests/%.c,build/agent/guest-%,$(wildcard tests/guests/*.c))
 build/agent/guest-%: tests/guests/%.c build/agent/.flags
 	$(call say,LD,$@)
-	$(Q)$(CC) -static -no-pie -D_GNU_SOURCE -std=gnu11 $(WARN) -O1 -g $< -o $@
+	$(Q)$(CC) -static -no-pie -D_GNU_SOURCE -std=gnu11 $(WARN) -O1 -g $< $(call link_flags,$<) -o $@
 $(B)/agent-native: $(call obj,$(agent_src)) $(agent_blkid)
 	$(call say,LD,$@)
 	$(Q)$(CC) -pie $(all_ldflags) $(filter %.o,$^) -o $@ $(agent_libs)

@@ -1,7 +1,10 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
  * A program that a cell must survive: argv[1] names what it tries. What ends by itself exits with 0
- * when the cage behaved, and with 1 when the attack worked.
+ * when the cage behaved, and with 1 when the attack worked. It starts at `entry`, before the C
+ * library has made its first system call.
+ *
+ * link: -Wl,-e,entry
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -32,6 +35,48 @@ static void peek(uint64_t at)
 static void jump(uint64_t to)
 {
 	__asm__ volatile("call *%0" : : "r"(to) : "memory");
+}
+
+/* ---- the first instructions ---- */
+
+/* What the vector registers held: other people's data? */
+static unsigned char first_vectors[256] __attribute__((used));
+
+/*
+ * With "~level" for an argument: the doorbell's port from level 3 before any system call, so that
+ * the VMM takes this for a CPU on which the stub runs there. Should it, then the next call returns
+ * with the rights of the stub, and the control register can be read.
+ */
+__asm__(".globl entry\nentry:\n"
+	".irp n, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15\n"
+	"	movups %xmm\\n, first_vectors + 16 * \\n\n"
+	".endr\n"
+	"	cmpq $2, (%rsp)\n"
+	"	jb _start\n"
+	"	mov 16(%rsp), %rdi\n"
+	"	cmpb $'~', (%rdi)\n"
+	"	jne _start\n"
+	"	lea 1f(%rip), %rcx\n"
+	"	mov $39, %eax\n"
+	"	xor %r11d, %r11d\n"
+	"	out %al, $0xf0\n"
+	"1:	mov $39, %eax\n"
+	"	syscall\n"
+	"	mov %cr3, %rax\n"
+	"	mov $1, %edi\n"
+	"	mov $231, %eax\n"
+	"	syscall\n");
+
+static void expect(int good)
+{
+	if (!good)
+		_exit(1);
+}
+
+static void first_registers(void)
+{
+	for (size_t i = 0; i < sizeof(first_vectors); i++)
+		expect(!first_vectors[i]);
 }
 
 /* ---- memory ---- */
@@ -109,6 +154,12 @@ static void beyond_memory(void)
 	peek(UINT64_C(1) << 31);
 }
 
+/* A page of the kernel's that is in every process, and answers calls. */
+static void old_page(void)
+{
+	jump(UINT64_C(0xffffffffff600000));
+}
+
 /* ---- instructions ---- */
 
 #define INSTRUCTION(name, ...)                 \
@@ -147,12 +198,6 @@ static void bad_return(void)
 }
 
 /* ---- system calls ---- */
-
-static void expect(int good)
-{
-	if (!good)
-		_exit(1);
-}
 
 static void forbidden(long nr)
 {
@@ -280,6 +325,52 @@ static void clean_memory(void)
 	}
 }
 
+/* Many small holes, mappings over others and over the edge: the books stay right. */
+static void fragments(void)
+{
+	const size_t page = 4096, n = 2048;
+	char *p = mmap(NULL, n * page, 3, 0x22, -1, 0), *q;
+
+	expect(p != MAP_FAILED);
+	for (size_t i = 2; i < n; i += 2)
+		expect(!munmap(p + i * page, page) && !munmap(p + i * page, page));
+	for (size_t i = 0; i < n; i += 2)
+		p[(i + 1) * page] = 1;
+	for (size_t i = 2; i < n; i += 2) {
+		q = mmap(NULL, page, 3, 0x22, -1, 0);
+		expect(q >= p && q < p + n * page && (size_t)(q - p) / page % 2 == 0 && !*q);
+		*q = 1;
+	}
+	expect(mmap(p - page, 2 * page, 3, 0x32, -1, 0) == p - page && !*p && p[page] == 1);
+	expect(!munmap(p, n * page));
+	expect(mmap(NULL, n * page, 3, 0x22, -1, 0) == p && !p[page]);
+}
+
+/* From where nothing is mapped to where it will be: one over the other. */
+static void overlapping_move(void)
+{
+	char *p = mmap(NULL, 64 << 12, 3, 0x22, -1, 0), *q;
+
+	expect(p != MAP_FAILED && !munmap(p, 63 << 12));
+	q = mremap(p + (2 << 12), 32 << 12, 62 << 12, MREMAP_MAYMOVE);
+	expect(q != MAP_FAILED);
+	expect(mremap(p, SIZE_MAX, 1, MREMAP_MAYMOVE) == MAP_FAILED);
+	expect(mremap(p, 1, SIZE_MAX, MREMAP_MAYMOVE) == MAP_FAILED);
+}
+
+/* What is filled in for the program has nothing of the VMM's in its gaps. */
+static void gaps(void)
+{
+	unsigned char info[112];
+
+	memset(info, 0xee, sizeof(info));
+	expect(!syscall(SYS_sysinfo, info));
+	for (int i = 84; i < 88; i++)
+		expect(!info[i]);
+	for (int i = 108; i < 112; i++)
+		expect(!info[i]);
+}
+
 static void give_up(void)
 {
 	abort();
@@ -299,6 +390,16 @@ static void storm(void)
 		syscall(SYS_getpid);
 }
 
+/* Little work here, and much for who serves it: both are in the limit. */
+static void errands(void)
+{
+	static char buf[1 << 20];
+
+	for (int i = 0; i < 8000; i++)
+		expect(pread(3, buf, sizeof(buf), 0) == sizeof(buf));
+	_exit(1);
+}
+
 static void chatter(void)
 {
 	for (;;)
@@ -313,6 +414,7 @@ static const struct {
 	{                   \
 #name, name \
 	}
+	A(first_registers),
 	A(null_write),
 	A(wild_read),
 	A(high_half),
@@ -325,6 +427,7 @@ static const struct {
 	A(write_descriptors),
 	A(write_tables),
 	A(beyond_memory),
+	A(old_page),
 	A(invalid),
 	A(breakpoint),
 	A(old_call),
@@ -357,9 +460,13 @@ static const struct {
 	A(bad_files),
 	A(all_memory),
 	A(clean_memory),
+	A(fragments),
+	A(overlapping_move),
+	A(gaps),
 	A(give_up),
 	A(loop),
 	A(storm),
+	A(errands),
 	A(chatter),
 #undef A
 };

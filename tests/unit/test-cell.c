@@ -119,6 +119,8 @@ static const struct attack {
 	enum cell_end end;
 	int what; /* vector of a fault, else the status; ANY */
 } attacks[] = {
+	{"~level", CELL_FAULTED, 13},
+	{"first_registers", CELL_EXITED, 0},
 	{"null_write", CELL_FAULTED, 14},
 	{"wild_read", CELL_FAULTED, 14},
 	{"high_half", CELL_FAULTED, 14},
@@ -131,6 +133,7 @@ static const struct attack {
 	{"write_descriptors", CELL_FAULTED, 14},
 	{"write_tables", CELL_FAULTED, 14},
 	{"beyond_memory", CELL_FAULTED, 14},
+	{"old_page", CELL_FAULTED, 14},
 	{"invalid", CELL_FAULTED, 6},
 	{"breakpoint", CELL_FAULTED, 3},
 	{"old_call", CELL_FAULTED, ANY},
@@ -164,9 +167,13 @@ static const struct attack {
 	{"bad_files", CELL_EXITED, 0},
 	{"all_memory", CELL_EXITED, 0},
 	{"clean_memory", CELL_EXITED, 0},
+	{"fragments", CELL_EXITED, 0},
+	{"overlapping_move", CELL_EXITED, 0},
+	{"gaps", CELL_EXITED, 0},
 	{"give_up", CELL_KILLED, 6},
 	{"loop", CELL_TIMEOUT, ANY},
 	{"storm", CELL_TIMEOUT, ANY},
+	{"errands", CELL_TIMEOUT, ANY},
 	{"chatter", CELL_TIMEOUT, ANY},
 };
 
