@@ -27,28 +27,44 @@ bool sandbox_seccomp(void)
 	return syscall(SYS_seccomp, SECCOMP_GET_ACTION_AVAIL, 0, &action) == 0;
 }
 
-/* Rights that each version of the interface added; a right that it does not know is an error. */
-static uint64_t all_rights(int version)
-{
-	uint64_t rights = (LANDLOCK_ACCESS_FS_MAKE_SYM << 1) - 1;
+/* struct landlock_ruleset_attr of version 6: the headers may be older than the kernel. */
+struct rights {
+	uint64_t files, net, scope;
+};
 
+/*
+ * All that each version of the interface knows; more would be an error. But not the scope of
+ * signals: children that were started before are outside of it.
+ */
+static struct rights all_rights(int version, size_t *size)
+{
+	struct rights r = {.files = (LANDLOCK_ACCESS_FS_MAKE_SYM << 1) - 1};
+
+	*size = version >= 6 ? sizeof(r) : version >= 4 ? 2 * sizeof(r.files) : sizeof(r.files);
 	if (version >= 2)
-		rights |= UINT64_C(1) << 13; /* REFER */
+		r.files |= UINT64_C(1) << 13; /* REFER */
 	if (version >= 3)
-		rights |= UINT64_C(1) << 14; /* TRUNCATE */
-	return rights;
+		r.files |= UINT64_C(1) << 14; /* TRUNCATE */
+	if (version >= 4)
+		r.net = 3; /* BIND_TCP, CONNECT_TCP */
+	if (version >= 5)
+		r.files |= UINT64_C(1) << 15; /* IOCTL_DEV */
+	if (version >= 6)
+		r.scope = 1; /* ABSTRACT_UNIX_SOCKET */
+	return r;
 }
 
 /* A ruleset that handles every right and grants none. */
 static int lock_files(struct err *err)
 {
 	int version = sandbox_landlock();
-	struct landlock_ruleset_attr attr = {.handled_access_fs = all_rights(version)};
+	size_t size;
+	const struct rights rights = all_rights(version, &size);
 	CLEANUP_FD int fd = -1;
 
 	if (!version)
 		return 0;
-	fd = (int)syscall(SYS_landlock_create_ruleset, &attr, sizeof(attr), 0);
+	fd = (int)syscall(SYS_landlock_create_ruleset, &rights, size, 0);
 	if (fd < 0 || syscall(SYS_landlock_restrict_self, fd, 0) < 0)
 		return err_sys(err, errno, "Landlock");
 	return 0;
