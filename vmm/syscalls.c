@@ -271,7 +271,9 @@ static int64_t call_poll(struct cell *cell, const struct call_regs *regs)
 	if (!f)
 		return -EINVAL;
 	host = (struct pollfd){.fd = f->fd, .events = guest.events};
-	r = poll(&host, 1, (int)A(2));
+	do
+		r = poll(&host, 1, (int)A(2));
+	while (r < 0 && errno == EINTR && !atomic_load(&cell->stop));
 	if (r < 0)
 		return -errno;
 	guest.revents = host.revents;

@@ -416,10 +416,13 @@ static int traced_clock(struct engine *engine, clockid_t *clock)
 	return -clock_getcpuclockid(of(engine)->pid, clock);
 }
 
-/* The signal itself ends the wait. */
+/* A signal that comes before the wait does not end it: a child that stops does. */
 static void traced_interrupt(struct engine *engine)
 {
-	(void)engine;
+	int e = errno;
+
+	syscall(SYS_pidfd_send_signal, of(engine)->pidfd, SIGSTOP, NULL, 0);
+	errno = e;
 }
 
 const struct engine_ops traced_engine = {

@@ -26,6 +26,8 @@ int appliance_attach(int to, int from, const struct appliance_end *end, struct a
 	}
 	r = talk_init(a, to, from, err);
 	a->end = *end;
+	if (!a->end.patience)
+		a->end.patience = APPLIANCE_PATIENCE;
 	if (r == 0)
 		r = talk_hello(a, err);
 	if (r < 0) {

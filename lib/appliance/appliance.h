@@ -30,6 +30,7 @@ struct appliance_config {
 	unsigned n_disks;                  /* <= AGENT_DISKS_MAX */
 	uint64_t memory;                   /* bytes, 0: the default */
 	uint64_t cpu_limit;                /* ns, 0: none */
+	uint64_t patience;                 /* see struct appliance_end */
 	enum appliance_isolation isolation;
 	bool log; /* the agent's log goes to stderr */
 };
@@ -47,7 +48,11 @@ struct appliance_end {
 	void *arg;
 	const char *isolation; /* how it is caged: "vm", "process"; lives as long as arg */
 	const char *fallback;  /* why it is not a VM, or "" */
+	/* ms without a word after which the agent is killed (-ETIMEDOUT), 0: the default. Long work
+	 * tells its progress; a flush of a slow disk does not. */
+	uint64_t patience;
 };
+#define APPLIANCE_PATIENCE 300000u
 
 /*
  * Talks with an agent that was started elsewhere: `to` is what it reads, `from` what it writes (they

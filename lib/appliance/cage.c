@@ -9,6 +9,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -96,13 +97,32 @@ struct inside {
 	size_t log_len;
 };
 
+/* To a terminal, perhaps: it obeys control characters, of which some are two bytes in UTF-8. */
+static void show_log(const char *text, size_t len)
+{
+	char buf[512];
+	size_t n = 0;
+
+	for (size_t i = 0; i < len; i++) {
+		unsigned char c = (unsigned char)text[i];
+		bool second = i && (unsigned char)text[i - 1] == 0xc2 && c < 0xa0;
+
+		buf[n++] = (c < ' ' && c != '\n') || c == 0x7f || second ? '?' : (char)c;
+		if (n < sizeof(buf) && i + 1 < len)
+			continue;
+		if (write(STDERR_FILENO, buf, n) < 0)
+			return;
+		n = 0;
+	}
+}
+
 static void keep_log(void *arg, const char *text, size_t len)
 {
 	struct inside *in = arg;
 	size_t keep = min_u64(len, LOG_TAIL);
 
-	if (in->config->log && write(STDERR_FILENO, text, len) < 0)
-		return;
+	if (in->config->log)
+		show_log(text, len);
 	if (in->log_len + keep > LOG_TAIL) {
 		size_t drop = in->log_len + keep - LOG_TAIL;
 
@@ -116,19 +136,50 @@ static void keep_log(void *arg, const char *text, size_t len)
 	}
 }
 
-/* Nothing of the caller's stays open but what the cage needs; its signals are not ours. */
-static int detach(struct inside *in, struct err *err)
+/* Of this process, which a fork made for it alone: a signal handler has to find it. */
+static struct inside here;
+
+/*
+ * Something happened to the pipe of the reports. When nobody is left to read them the caller is
+ * dead, and a program that loops would run for ever: stopped, what it wrote is whole.
+ */
+static void on_report(int sig)
+{
+	struct pollfd p = {.fd = here.report};
+	int e = errno;
+
+	(void)sig;
+	if (poll(&p, 1, 0) > 0 && (p.revents & POLLERR) && here.cell)
+		cell_stop(here.cell);
+	errno = e;
+}
+
+/* The caller's handlers are not ours, nor what it blocks: the limit of CPU time is a signal. */
+static int own_signals(struct inside *in, struct err *err)
+{
+	/* A terminal's Ctrl-C is for the caller, which cancels in order. */
+	static const int ignored[] = {SIGINT, SIGQUIT, SIGHUP, SIGPIPE, SIGUSR1};
+	static const int other[] = {SIGTERM, SIGALRM, SIGCHLD, SIGXCPU, SIGXFSZ, SIGUSR2};
+	const struct sigaction gone = {.sa_handler = on_report};
+	sigset_t none;
+
+	for (size_t i = 0; i < ARRAY_LEN(ignored); i++)
+		signal(ignored[i], SIG_IGN);
+	for (size_t i = 0; i < ARRAY_LEN(other); i++)
+		signal(other[i], SIG_DFL);
+	sigemptyset(&none);
+	if (sigaction(SIGIO, &gone, NULL) < 0 || sigprocmask(SIG_SETMASK, &none, NULL) < 0 ||
+	    fcntl(in->report, F_SETOWN, getpid()) < 0 || fcntl(in->report, F_SETFL, O_ASYNC) < 0)
+		return err_sys(err, errno, "signals");
+	return 0;
+}
+
+/* Nothing of the caller's stays open but what the cage needs. */
+static int own_files(const struct inside *in, struct err *err)
 {
 	const int keep[] = {STDERR_FILENO, in->in, in->out, in->report};
 	int null, from = 0;
 
-	/* A terminal's Ctrl-C is for the caller, which cancels in order. */
-	signal(SIGINT, SIG_IGN);
-	signal(SIGQUIT, SIG_IGN);
-	signal(SIGHUP, SIG_IGN);
-	signal(SIGPIPE, SIG_IGN);
-	signal(SIGUSR1, SIG_IGN);
-	signal(SIGTERM, SIG_DFL);
 	for (;;) {
 		int next = INT_MAX;
 
@@ -239,29 +290,30 @@ static int live(struct inside *in, struct err *err)
 
 static _Noreturn void inside(const struct cage_config *config, int in_fd, int out_fd, int report)
 {
-	static struct inside in; /* static: its log is large for a stack that is not known */
 	struct err err = {0};
 	int r;
 
-	in = (struct inside){.config = config, .in = in_fd, .out = out_fd, .report = report};
-	r = detach(&in, &err);
+	here = (struct inside){.config = config, .in = in_fd, .out = out_fd, .report = report};
+	r = own_files(&here, &err);
 	if (!r)
-		r = open_disks(&in, &err);
+		r = own_signals(&here, &err);
 	if (!r)
-		r = make_cell(&in, &err);
+		r = open_disks(&here, &err);
+	if (!r)
+		r = make_cell(&here, &err);
 	if (!r)
 		r = jail_seal(&err);
 	if (r < 0) {
 		send_report(report, -r, err.msg, "");
 		_exit(1);
 	}
-	send_report(report, 0, cell_isolation_name(in.cell), cell_fallback_reason(in.cell));
-	r = live(&in, &err);
-	in.log[in.log_len] = 0;
+	send_report(report, 0, cell_isolation_name(here.cell), cell_fallback_reason(here.cell));
+	r = live(&here, &err);
+	here.log[here.log_len] = 0;
 	if (r < 0)
-		send_report(report, -r, err.msg, in.log);
+		send_report(report, -r, err.msg, here.log);
 	else
-		send_report(report, 0, "", in.log);
+		send_report(report, 0, "", here.log);
 	_exit(r < 0 ? 1 : r);
 }
 
@@ -317,7 +369,8 @@ int cage_start(struct cage *cage, const struct cage_config *config, struct err *
 {
 	int talk[2], report[2], r;
 
-	*cage = (struct cage){.pid = -1, .in = -1, .out = -1, .report = -1};
+	*cage = (struct cage){
+		.pid = -1, .in = -1, .out = -1, .report = -1, .patience = config->patience};
 	if (config->n_disks > AGENT_DISKS_MAX)
 		return err_set(err, E2BIG, "more than %u disks", AGENT_DISKS_MAX);
 	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, talk) < 0)
@@ -345,11 +398,19 @@ int cage_start(struct cage *cage, const struct cage_config *config, struct err *
 
 int cage_wait(struct cage *cage, int *status, struct err *err)
 {
+	struct pollfd p = {.fd = cage->report, .events = POLLIN};
 	struct report rep;
 	int r, how;
 
 	/* The program sees the end of its input; its last words are not wanted. */
 	shutdown(cage->in, SHUT_WR);
+	do
+		r = poll(&p, 1, cage->patience ? (int)min_u64(cage->patience, INT_MAX) : -1);
+	while (r < 0 && errno == EINTR);
+	if (r == 0) {
+		cage_kill(cage);
+		return err_set(err, ETIMEDOUT, "the appliance does not end, and was killed");
+	}
 	r = get_report(cage->report, &rep);
 	how = wait_for(cage->pid);
 	close_ends(cage);

@@ -5,6 +5,7 @@
  * It is forked off, opens the disks, sets up the cell, gives up every right, and only then runs the
  * first instruction of the guest. So neither a disk image nor a file system is ever parsed by the
  * caller's process: it has the two ends of a conversation, and a pipe with the cage's own report.
+ * When the caller dies the cell is stopped.
  */
 #ifndef IMGKIT_APPLIANCE_CAGE_H
 #define IMGKIT_APPLIANCE_CAGE_H
@@ -28,6 +29,7 @@ struct cage_config {
 	const char *const *argv;
 	bool small_world; /* /dev/null is there, and nothing is mounted: for programs of others */
 	uint64_t memory, cpu_limit; /* as in struct cell_config */
+	uint64_t patience; /* ms that cage_wait waits for the end, 0: no limit */
 	enum cell_isolation isolation;
 	bool one_stream; /* what the program logs comes with what it writes: it is for people */
 	bool log; /* the program's log goes to stderr as it comes; else its end is in the report */
@@ -37,6 +39,7 @@ struct cage {
 	pid_t pid;
 	int in, out; /* of the program: what is written to `in` it reads */
 	int report;  /* the cage's own words */
+	uint64_t patience;
 	char isolation[16];
 	char fallback[256]; /* why there is no VM, or "" */
 };

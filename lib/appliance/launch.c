@@ -46,10 +46,13 @@ int appliance_launch(const struct appliance_config *config, struct appliance **a
 		.argv = argv,
 		.memory = config->memory,
 		.cpu_limit = config->cpu_limit,
+		.patience = config->patience ? config->patience : APPLIANCE_PATIENCE,
 		.isolation = isolation(config->isolation),
 		.log = config->log,
 	};
-	struct appliance_end end = {.finish = finish, .kill = kill_cage};
+	struct appliance_end end = {.finish = finish,
+				    .kill = kill_cage,
+				    .patience = config->patience};
 	struct cage *cage;
 	int r;
 

@@ -4,10 +4,12 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <poll.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "appliance/check.h"
@@ -38,12 +40,17 @@ void talk_free(struct appliance *a)
 	free(a->obuf);
 }
 
-int talk_broken(struct appliance *a, const char *fact, struct err *err)
+static void kill_agent(struct appliance *a)
 {
 	a->gone = a->over = true;
 	if (!a->ended)
 		a->end.kill(a->end.arg);
 	a->ended = true;
+}
+
+int talk_broken(struct appliance *a, const char *fact, struct err *err)
+{
+	kill_agent(a);
 	return err_set(err, EPROTO, "the agent breaks the protocol: %s", fact);
 }
 
@@ -57,6 +64,32 @@ static int hung_up(struct appliance *a, struct err *err)
 		r = a->end.finish(a->end.arg, err);
 	a->ended = true;
 	return r < 0 ? r : err_set(err, EPIPE, "the agent ended in the middle of its work");
+}
+
+/* ---- patience ---- */
+
+/* ms */
+static uint64_t now(void)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	return (uint64_t)t.tv_sec * 1000 + (uint64_t)t.tv_nsec / 1000000;
+}
+
+/* ms that are left for something that began then. */
+static int time_left(const struct appliance *a, uint64_t since)
+{
+	uint64_t took = now() - since;
+
+	return took < a->end.patience ? (int)min_u64(a->end.patience - took, INT_MAX) : 0;
+}
+
+static int tired(struct appliance *a, struct err *err)
+{
+	kill_agent(a);
+	return err_set(err, ETIMEDOUT, "the agent did not answer for %llu s, and was killed",
+		       (unsigned long long)(a->end.patience / 1000));
 }
 
 /* ---- bytes ---- */
@@ -91,11 +124,15 @@ static int fill(struct appliance *a, struct err *err)
 
 static int send_cancel(struct appliance *a, struct err *err);
 
-/* Waits until bytes can be read, or, if asked for, written. Sees that the job is cancelled. */
-static int wait_for_agent(struct appliance *a, bool writing, struct err *err)
+/*
+ * Waits until bytes can be read, or, if asked for, written, of something that began at `since`. Sees
+ * that the job is cancelled.
+ */
+static int wait_for_agent(struct appliance *a, bool writing, uint64_t since, struct err *err)
 {
 	struct pollfd p[] = {{.fd = a->from, .events = POLLIN},
 			     {.fd = writing ? a->to : -1, .events = POLLOUT}};
+	int left = time_left(a, since), n;
 
 	/* In the middle of a frame no other can be sent. */
 	if (job_cancelled(a->job) && !a->cancelled && !a->over && !writing) {
@@ -104,13 +141,17 @@ static int wait_for_agent(struct appliance *a, bool writing, struct err *err)
 		if (r < 0)
 			return r;
 	}
-	if (poll(p, ARRAY_LEN(p), a->job && !a->cancelled ? JOB_PERIOD : -1) < 0 && errno != EINTR)
+	n = poll(p, ARRAY_LEN(p), a->job && !a->cancelled && left > JOB_PERIOD ? JOB_PERIOD : left);
+	if (n < 0 && errno != EINTR)
 		return err_sys(err, errno, "poll");
+	if (n == 0 && !left)
+		return tired(a, err);
 	return p[0].revents ? fill(a, err) : 0;
 }
 
 static int send_all(struct appliance *a, const void *buf, size_t n, struct err *err)
 {
+	uint64_t since = now();
 	const char *at = buf;
 
 	while (n) {
@@ -120,7 +161,7 @@ static int send_all(struct appliance *a, const void *buf, size_t n, struct err *
 			at += did;
 			n -= (size_t)did;
 		} else if (did < 0 && errno == EAGAIN) {
-			int r = wait_for_agent(a, true, err);
+			int r = wait_for_agent(a, true, since, err);
 
 			if (r < 0)
 				return r;
@@ -156,6 +197,7 @@ static int send_empty(struct appliance *a, uint16_t type, struct err *err)
 static int send_cancel(struct appliance *a, struct err *err)
 {
 	a->cancelled = true;
+	a->cancel_time = now();
 	return send_empty(a, FRAME_CANCEL, err);
 }
 
@@ -182,10 +224,13 @@ static int parse(struct appliance *a, struct talk_frame *f, struct err *err)
 
 static int next_frame(struct appliance *a, struct talk_frame *f, struct err *err)
 {
+	uint64_t since = a->cancelled ? a->cancel_time : now();
 	int r;
 
+	if (a->cancelled && !time_left(a, since))
+		return tired(a, err);
 	while (!(r = parse(a, f, err))) {
-		r = wait_for_agent(a, false, err);
+		r = wait_for_agent(a, false, since, err);
 		if (r < 0)
 			return r;
 	}
@@ -283,14 +328,17 @@ static int take_frame(struct appliance *a, const struct talk_frame *f, struct er
 
 int talk_reply(struct appliance *a, struct talk_frame *f, struct err *err)
 {
+	bool dropped = false;
 	int r;
 
 	do {
 		r = next_frame(a, f, err);
 		if (r > 0)
 			r = take_frame(a, f, err);
-	} while (r == 2);
-	return r;
+		dropped |= r == 1 && a->cancelled;
+	} while (r == 2 || (r == 1 && a->cancelled));
+	/* The end came before the agent heard that it was cancelled: but not all was taken. */
+	return r == 0 && dropped ? err_set(err, ECANCELED, "cancelled") : r;
 }
 
 int talk_done(struct appliance *a, const struct wire_in *result, struct err *err)

@@ -4,7 +4,8 @@
  *
  * Nothing that comes from the agent is believed: lengths are bounded before memory is touched,
  * frames come only when they can, and what breaks a rule ends the agent (talk_broken). The library
- * never waits for the agent to listen without listening itself.
+ * never waits for the agent to listen without listening itself; and it does not wait for ever: not
+ * for a frame, and not, whatever frames there are, for the end of a call that it has cancelled.
  */
 #ifndef IMGKIT_APPLIANCE_TALK_H
 #define IMGKIT_APPLIANCE_TALK_H
@@ -19,9 +20,10 @@ struct appliance {
 	uint32_t disks;
 
 	uint32_t call;  /* number of the last call */
-	bool cancelled; /* CANCEL was sent for it */
-	bool over;      /* its DONE or FAIL came */
-	bool gone;      /* the conversation is over */
+	bool cancelled; /* CANCEL was sent for it, at the time cancel_time */
+	uint64_t cancel_time;
+	bool over; /* its DONE or FAIL came */
+	bool gone; /* the conversation is over */
 
 	unsigned char *ibuf; /* owned; [ipos, iend) was read and not yet taken */
 	size_t ipos, iend;
