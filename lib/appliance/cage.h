@@ -29,7 +29,7 @@ struct cage_config {
 	const char *const *argv;
 	bool small_world; /* /dev/null is there, and nothing is mounted: for programs of others */
 	uint64_t memory, cpu_limit; /* as in struct cell_config */
-	uint64_t patience; /* ms that cage_wait waits for the end, 0: no limit */
+	uint64_t patience;          /* ms that cage_wait waits for the end, 0: no limit */
 	enum cell_isolation isolation;
 	bool one_stream; /* what the program logs comes with what it writes: it is for people */
 	bool log; /* the program's log goes to stderr as it comes; else its end is in the report */
