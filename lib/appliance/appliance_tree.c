@@ -27,12 +27,19 @@ static int malformed(struct exporting *x, struct err *err)
 	return talk_broken(x->a, "a record of a tree is malformed", err);
 }
 
+static bool may_be_below(const struct exporting *x)
+{
+	return (x->flags & TREE_RECURSIVE) || ((x->flags & TREE_CHILDREN) && !strchr(x->path, '/'));
+}
+
 /* The first entry is what was asked for; all others are below it. */
 static bool entry_ok(const struct exporting *x, const struct agent_stat *st, uint8_t other)
 {
 	if (!check_path(x->path) || !check_stat(st) || other > 1)
 		return false;
-	if (!x->any ? *x->path || other : !*x->path || !(x->flags & TREE_RECURSIVE))
+	if (!x->any ? *x->path || other : !*x->path || !may_be_below(x))
+		return false;
+	if (other && (x->flags & TREE_SEPARATE))
 		return false;
 	if (other)
 		return !S_ISDIR(st->mode) && check_path(x->target);

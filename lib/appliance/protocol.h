@@ -166,6 +166,8 @@ enum {
 	TREE_ONE_FS = 1 << 5,  /* EXPORT: do not enter other mounts */
 	TREE_KEEP_OWNER = 1 << 6, /* IMPORT: uid and gid of the entries; without: root's */
 	TREE_REPLACE = 1 << 7,    /* IMPORT: an entry replaces what is there and is no directory */
+	TREE_CHILDREN = 1 << 8,   /* EXPORT: and what a directory holds, but nothing below that */
+	TREE_SEPARATE = 1 << 9,   /* EXPORT: names of one inode are entries like any other */
 };
 /* OP_SETATTR: mask */
 enum {
@@ -179,7 +181,9 @@ enum {
 
 /*
  * The stream of OP_EXPORT and OP_IMPORT: records, never split over two DATA frames. A directory
- * comes before what is in it. Paths are relative to the one asked for, which itself is "".
+ * comes before what is in it. Paths are relative to the one asked for, which itself is "". EXPORT
+ * tells all that one directory holds in one piece, in the directory's order; then come its
+ * subdirectories, each with all below it, in the order of their names' bytes.
  */
 enum stream_record {
 	/*

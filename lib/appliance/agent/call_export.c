@@ -55,7 +55,7 @@ static const char *first_name(struct exporting *x, struct node n, const char *pa
 {
 	struct node_slot *s;
 
-	if (S_ISDIR(st->mode) || st->nlink < 2)
+	if (S_ISDIR(st->mode) || st->nlink < 2 || (x->flags & TREE_SEPARATE))
 		return NULL;
 	s = node_map_get(&x->links, n);
 	if (s && s->value)
@@ -219,8 +219,8 @@ static int export_entry(void *arg, struct node n, const char *path, const struct
 
 int call_export(struct agent *a, struct wire_in *args, struct wire_out *result, struct err *err)
 {
-	const uint32_t known =
-		TREE_RECURSIVE | TREE_FOLLOW | TREE_CONTENT | TREE_XATTRS | TREE_ONE_FS;
+	const uint32_t known = TREE_RECURSIVE | TREE_FOLLOW | TREE_CONTENT | TREE_XATTRS |
+			       TREE_ONE_FS | TREE_CHILDREN | TREE_SEPARATE;
 	static struct walk w;
 	struct exporting x = {.a = a};
 	struct call_path path;
@@ -237,9 +237,10 @@ int call_export(struct agent *a, struct wire_in *args, struct wire_out *result, 
 		r = tree_find(&a->tree, path.s, x.flags & TREE_FOLLOW, &p, err);
 	if (r == 0)
 		r = export_entry(&x, p.node, "", &p.st, err);
-	if (r == 0 && S_ISDIR(p.st.mode) && (x.flags & TREE_RECURSIVE)) {
+	if (r == 0 && S_ISDIR(p.st.mode) && (x.flags & (TREE_RECURSIVE | TREE_CHILDREN))) {
 		w = (struct walk){.tree = &a->tree,
 				  .one_fs = x.flags & TREE_ONE_FS,
+				  .one_level = !(x.flags & TREE_RECURSIVE),
 				  .arg = &x,
 				  .entry = export_entry,
 				  .failed = export_failed};

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
  * See walk.h. Entries are told while their directory is read, so that a directory of any size
- * costs no memory; its subdirectories wait on a stack.
+ * costs no memory; its subdirectories wait on a stack, sorted: where they are in the directory says
+ * something of the hashes of their names only, and two trees that are equal come out equally.
  */
 #include "walk.h"
 
@@ -132,7 +133,8 @@ static int see_entry(struct walk *w, const char *name, size_t len, struct node n
 	if (r < 0)
 		return tell(w, w->path, r, err);
 	r = w->entry(w->arg, n, w->path, &st, err);
-	if (r < 0 || !S_ISDIR(st.mode) || (w->one_fs && n.mount != w->dir.dir.mount))
+	if (r < 0 || !S_ISDIR(st.mode) || w->one_level ||
+	    (w->one_fs && n.mount != w->dir.dir.mount))
 		return r;
 	return push(w, n, w->path, err);
 }
@@ -148,15 +150,12 @@ static int see(void *arg, const char *name, size_t len, uint64_t ino, unsigned t
 	return w->stop;
 }
 
-/* The stack gives back what is pushed in the other order. */
-static void turn_round(struct pending *p, size_t n)
+/* The stack gives back what is pushed in the other order: the last name first. */
+static int last_first(const void *a, const void *b)
 {
-	for (size_t i = 0; i < n / 2; i++) {
-		struct pending t = p[i];
+	const struct pending *x = a, *y = b;
 
-		p[i] = p[n - 1 - i];
-		p[n - 1 - i] = t;
-	}
+	return strcmp(y->path, x->path);
 }
 
 static int see_all(struct walk *w, struct err *err)
@@ -167,7 +166,8 @@ static int see_all(struct walk *w, struct err *err)
 
 	w->stop = 0;
 	r = fs->driver->readdir(fs, w->dir.dir.ino, see, w, err);
-	turn_round(w->pending + before, w->n - before);
+	if (w->n > before)
+		qsort(w->pending + before, w->n - before, sizeof(*w->pending), last_first);
 	/* An error of the driver concerns this directory alone. */
 	if (r < 0 && !w->stop)
 		r = tell(w, w->dir.path, r, err);

@@ -25,7 +25,8 @@ void node_map_free(struct node_map *m);
 
 struct walk {
 	struct tree *tree;
-	bool one_fs; /* mounts below are seen as entries, but not entered */
+	bool one_fs;    /* mounts below are seen as entries, but not entered */
+	bool one_level; /* so are all directories */
 	void *arg;
 	/* An entry of a directory, which is read meanwhile: nothing may change. path: relative. */
 	int (*entry)(void *arg, struct node n, const char *path, const struct agent_stat *st,
