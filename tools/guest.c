@@ -380,3 +380,60 @@ int guest_close(const struct cli *cli, struct appliance *a, int code)
 	appliance_close(a);
 	return code;
 }
+
+/* ---- sessions ---- */
+
+static bool same_disk(const struct guest_place *a, const struct guest_place *b)
+{
+	return !strcmp(a->image, b->image) &&
+	       !strcmp(a->snapshot ? a->snapshot : "", b->snapshot ? b->snapshot : "");
+}
+
+bool guest_session_at(const struct cli *cli, const struct guest_opts *opts, struct guest_session *s,
+		      const char *text, bool needs_path)
+{
+	struct guest_place place;
+
+	if (!guest_place_parse(cli, text, &place))
+		return false;
+	if (needs_path && !place.path) {
+		cli_usage(cli, "'%s' names no file: IMAGE:/PATH is expected", text);
+		guest_place_free(&place);
+		return false;
+	}
+	if (s->a && !same_disk(&s->place, &place)) {
+		s->code = guest_close(cli, s->a, s->code);
+		s->a = NULL;
+	}
+	guest_place_free(&s->place);
+	s->place = place;
+	return s->a || guest_open(cli, opts, &s->place, false, &s->a);
+}
+
+int guest_session_end(const struct cli *cli, struct guest_session *s, int code)
+{
+	if (s->a)
+		code = guest_close(cli, s->a, code);
+	s->a = NULL;
+	guest_place_free(&s->place);
+	return code | s->code;
+}
+
+int guest_failed(const struct cli *cli, const struct guest_place *place, const char *path,
+		 const char *what)
+{
+	const char *top = place->path ? place->path : "/";
+	const char *slash = path && *path && top[strlen(top) - 1] != '/' ? "/" : "";
+	CLEANUP_FREE char *full = NULL;
+	size_t len;
+
+	if (asprintf(&full, "%s%s%s", top, slash, path ? path : "") < 0) {
+		full = NULL;
+		return cli_error(cli, "%s: %s", top, what);
+	}
+	len = strlen(full);
+	if (!strncmp(what, full, len) && !strncmp(what + len, ": ", 2))
+		what += len + 2;
+	return cli_error(cli, "%s%s%s:%s: %s", place->image, place->snapshot ? "@" : "",
+			 place->snapshot ? place->snapshot : "", full, what);
+}

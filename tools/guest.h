@@ -94,6 +94,26 @@ bool guest_open(const struct cli *cli, const struct guest_opts *opts,
 /* Everything is on the disks, or it says what is not. The exit code: code, or 1. Closes a. */
 int guest_close(const struct cli *cli, struct appliance *a, int code);
 
+/* The appliance for places that are looked at one after the other: those on one disk share it. */
+struct guest_session {
+	struct guest_place place; /* the one that was asked for last */
+	struct appliance *a;      /* NULL: none is open */
+	int code;                 /* what closing those before gave */
+};
+/*
+ * Opens the place for reading, unless the session is there already. needs_path: IMAGE alone is an
+ * error. False: it said what is wrong.
+ */
+bool guest_session_at(const struct cli *cli, const struct guest_opts *opts, struct guest_session *s,
+		      const char *text, bool needs_path);
+/* Closes the session. The exit code: code, or 1. */
+int guest_session_end(const struct cli *cli, struct guest_session *s, int code);
+
+/* "IMAGE:/PATH: what", whether or not what names the path already. path: one below the place's, or
+ * NULL. Returns 1. */
+int guest_failed(const struct cli *cli, const struct guest_place *place, const char *path,
+		 const char *what);
+
 /* The volume that people call sda1, /dev/sda1, LABEL=…, UUID=…, PARTUUID=…, or by bare label or
  * UUID. NULL: none or several, which it said. */
 const struct agent_volume *guest_find_volume(const struct cli *cli, const struct agent_volume *v,
