@@ -476,10 +476,13 @@ static void trees_are_exported(void **state)
 	ok(appliance_mkdir(a, "/mnt/deep/er", 0755, 0, 0, TREE_RECURSIVE, &e), &e);
 	assert_string_equal(
 		export("/", TREE_RECURSIVE).text,
-		"/ sub/ mnt/ sparse sub/file sub/link>file sub/again=sub/file mnt/deep/ "
-		"mnt/deep/er/ ");
+		"/ sub/ mnt/ sparse mnt/deep/ mnt/deep/er/ sub/file sub/link>file "
+		"sub/again=sub/file ");
 	assert_string_equal(export("/", TREE_RECURSIVE | TREE_ONE_FS).text,
 			    "/ sub/ mnt/ sparse sub/file sub/link>file sub/again=sub/file ");
+	assert_string_equal(export("/", TREE_CHILDREN).text, "/ sub/ mnt/ sparse ");
+	assert_string_equal(export("/sub", TREE_CHILDREN | TREE_SEPARATE | TREE_XATTRS).text,
+			    "/ file [user.k=v] link>file again [user.k=v] ");
 }
 
 static int produce_tree(void *arg, struct appliance_stream *s, struct err *err)
