@@ -158,11 +158,12 @@ static int put_json(struct df *df, const struct guest_place *place, const struct
 {
 	json_t *o = json_object();
 	char name[32];
-	int r = json_set_text(o, "image", place->image);
+	const char *snapshot = v->disk ? NULL : place->snapshot;
+	int r = json_set_text(o, "image", guest_disk_file(&df->guest, place, v->disk));
 
 	guest_volume_name(v, name, sizeof(name));
-	if (place->snapshot)
-		r |= json_set_text(o, "snapshot", place->snapshot);
+	if (snapshot)
+		r |= json_set_text(o, "snapshot", snapshot);
 	r |= json_set_text(o, "name", name);
 	r |= json_set_text(o, "type", s ? s->type : v->type);
 	if (*mount)
@@ -176,14 +177,15 @@ static int put_json(struct df *df, const struct guest_place *place, const struct
 static int put(struct df *df, const struct guest_place *place, const struct agent_volume *v,
 	       const struct appliance_space *s, const char *mount, const char *error)
 {
+	const char *snapshot = v->disk ? NULL : place->snapshot;
 	CLEANUP_FREE char *name = NULL;
 	char device[32];
 
 	if (df->json)
 		return put_json(df, place, v, s, mount, error);
 	guest_volume_name(v, device, sizeof(device));
-	if (asprintf(&name, "%s%s%s:%s", place->image, place->snapshot ? "@" : "",
-		     place->snapshot ? place->snapshot : "", device) < 0) {
+	if (asprintf(&name, "%s%s%s:%s", guest_disk_file(&df->guest, place, v->disk),
+		     snapshot ? "@" : "", snapshot ? snapshot : "", device) < 0) {
 		name = NULL;
 		return cli_error(df->cli, "out of memory");
 	}
@@ -232,7 +234,6 @@ static int show_volume(struct df *df, struct appliance *a, const struct guest_pl
 {
 	struct appliance_space s;
 	struct err err = {0};
-	char name[32];
 	int r = appliance_mount(a, v->disk, v->part, "/", MOUNT_RDONLY, NULL, &err);
 
 	/* A type that no driver mounts is no failure. */
@@ -243,8 +244,7 @@ static int show_volume(struct df *df, struct appliance *a, const struct guest_pl
 	if (r == 0)
 		return put(df, place, v, &s, "", NULL) | (appliance_unmount(a, &err) < 0);
 	put(df, place, v, NULL, "", err.msg);
-	guest_volume_name(v, name, sizeof(name));
-	cli_error(df->cli, "%s: %s: %s", place->image, name, err.msg);
+	cli_error(df->cli, "%s: %s", place->image, err.msg);
 	if (r != -EPIPE)
 		appliance_unmount(a, NULL);
 	return 1;

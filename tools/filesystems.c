@@ -227,7 +227,7 @@ static int set_partition(json_t *o, const struct agent_volume *v)
 	return r | json_set_bool(o, "bootable", v->part_flags & 1);
 }
 
-static json_t *volume_json(const struct agent_volume *v)
+static json_t *volume_json(const struct agent_volume *v, const char *file)
 {
 	json_t *o = json_object();
 	char name[32];
@@ -235,6 +235,7 @@ static json_t *volume_json(const struct agent_volume *v)
 
 	guest_volume_name(v, name, sizeof(name));
 	r = json_set_text(o, "name", name);
+	r |= json_set_text(o, "image", file);
 	r |= json_set_text(o, "type", kind(v));
 	r |= json_set_u64(o, "disk", v->disk);
 	r |= json_set_u64(o, "offset", v->offset);
@@ -253,18 +254,19 @@ static json_t *volume_json(const struct agent_volume *v)
 	return NULL;
 }
 
-static int put_json(const struct cli *cli, const struct fs_opts *o, const struct appliance *a,
-		    const struct agent_volume *v, unsigned n)
+static int put_json(const struct cli *cli, const struct fs_opts *o, const struct guest_place *place,
+		    const struct appliance *a, const struct agent_volume *v, unsigned n)
 {
 	json_t *top = json_object(), *list = json_array();
-	int r = json_set_text(top, "image", o->image);
+	int r = json_set_text(top, "isolation", appliance_isolation(a));
 
-	r |= json_set_text(top, "isolation", appliance_isolation(a));
 	if (*appliance_fallback(a))
 		r |= json_set_text(top, "fallback", appliance_fallback(a));
 	for (unsigned i = 0; i < n; i++)
 		if (is_shown(o, &v[i]))
-			r |= json_array_append_new(list, volume_json(&v[i]));
+			r |= json_array_append_new(
+				list,
+				volume_json(&v[i], guest_disk_file(&o->guest, place, v[i].disk)));
 	r |= json_object_set_new(top, "volumes", list);
 	if (r) {
 		json_decref(top);
@@ -324,7 +326,8 @@ static int show(struct cli *cli, const struct fs_opts *o)
 		if (appliance_volumes(a, &v, &n, &err) < 0)
 			code = cli_error(cli, "%s: %s", o->image, err.msg);
 		else
-			code = o->json ? put_json(cli, o, a, v, n) : put_table(cli, o, v, n);
+			code = o->json ? put_json(cli, o, &place, a, v, n)
+				       : put_table(cli, o, v, n);
 		code = guest_close(cli, a, code);
 	}
 	guest_place_free(&place);

@@ -158,6 +158,12 @@ void guest_place_free(struct guest_place *place)
 
 /* ---- volumes ---- */
 
+const char *guest_disk_file(const struct guest_opts *opts, const struct guest_place *place,
+			    uint32_t disk)
+{
+	return disk && disk <= opts->n_more ? opts->more[disk - 1] : place->image;
+}
+
 void guest_volume_name(const struct agent_volume *v, char *buf, size_t size)
 {
 	if (v->part)

@@ -118,6 +118,9 @@ int guest_failed(const struct cli *cli, const struct guest_place *place, const c
  * UUID. NULL: none or several, which it said. */
 const struct agent_volume *guest_find_volume(const struct cli *cli, const struct agent_volume *v,
 					     unsigned n, const char *name);
+/* The file that is this disk: the place's, or one of --add. */
+const char *guest_disk_file(const struct guest_opts *opts, const struct guest_place *place,
+			    uint32_t disk);
 /* "sda1" */
 void guest_volume_name(const struct agent_volume *v, char *buf, size_t size);
 

@@ -17,7 +17,11 @@
 
 /* In the order in which --help lists them: along the life of an image. */
 static const struct cmd *const commands[] = {
-	&cmd_bench, &cmd_filesystems, &cmd_ls, &cmd_cat, &cmd_stat, &cmd_df, &cmd_fsck, &cmd_doctor,
+	&cmd_create,   &cmd_info,        &cmd_check,    &cmd_convert, &cmd_resize,  &cmd_amend,
+	&cmd_snapshot, &cmd_commit,      &cmd_rebase,   &cmd_map,     &cmd_measure, &cmd_compare,
+	&cmd_checksum, &cmd_compact,     &cmd_sparsify, &cmd_dedup,   &cmd_bitmap,  &cmd_dd,
+	&cmd_bench,    &cmd_filesystems, &cmd_df,       &cmd_ls,      &cmd_stat,    &cmd_cat,
+	&cmd_fsck,     &cmd_doctor,
 };
 
 static const struct cmd *command_find(const char *name)

@@ -16,7 +16,7 @@ rendered() { # PAGE
 
 # The options that the rendered page names anywhere, one a line.
 named() { # PAGE
-	rendered "$1" | grep -oE -- '(^|[^[:alnum:]-])(--[a-z][a-z-]+|-[A-Za-z])\b' |
+	rendered "$1" | grep -oE -- '(^|[^[:alnum:]-])(--[a-z][a-z-]+|-[A-Za-z0-9])\b' |
 		grep -oE -- '-.*' | sort -u
 }
 
