@@ -474,10 +474,9 @@ static void trees_are_exported(void **state)
 	ok(appliance_write_buf(a, "/sparse", &how, "end", 3, &e), &e);
 	assert_string_equal(export("/sparse", TREE_CONTENT).text, " (12288+3 end) ");
 	ok(appliance_mkdir(a, "/mnt/deep/er", 0755, 0, 0, TREE_RECURSIVE, &e), &e);
-	assert_string_equal(
-		export("/", TREE_RECURSIVE).text,
-		"/ sub/ mnt/ sparse mnt/deep/ mnt/deep/er/ sub/file sub/link>file "
-		"sub/again=sub/file ");
+	assert_string_equal(export("/", TREE_RECURSIVE).text,
+			    "/ sub/ mnt/ sparse mnt/deep/ mnt/deep/er/ sub/file sub/link>file "
+			    "sub/again=sub/file ");
 	assert_string_equal(export("/", TREE_RECURSIVE | TREE_ONE_FS).text,
 			    "/ sub/ mnt/ sparse sub/file sub/link>file sub/again=sub/file ");
 	assert_string_equal(export("/", TREE_CHILDREN).text, "/ sub/ mnt/ sparse ");
