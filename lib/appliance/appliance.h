@@ -185,6 +185,10 @@ int appliance_mknod(struct appliance *a, const char *path, const struct agent_st
 /* Of st, what mask (SET_…) says. flags: TREE_RECURSIVE, TREE_FOLLOW. */
 int appliance_setattr(struct appliance *a, const char *path, uint32_t mask, uint32_t flags,
 		      const struct agent_stat *st, struct err *err);
+/* modes: the new one for each of the 4096 there are of what is no directory, and then for those of
+ * directories. flags: as above. */
+int appliance_chmod(struct appliance *a, const char *path, uint32_t flags,
+		    const uint16_t modes[AGENT_MODES], struct err *err);
 int appliance_xattr_set(struct appliance *a, const char *path, const char *name, const void *value,
 			size_t n, struct err *err);
 int appliance_xattr_remove(struct appliance *a, const char *path, const char *name,

@@ -99,6 +99,20 @@ int appliance_setattr(struct appliance *a, const char *path, uint32_t mask, uint
 	return change(a, OP_SETATTR, err);
 }
 
+int appliance_chmod(struct appliance *a, const char *path, uint32_t flags,
+		    const uint16_t modes[AGENT_MODES], struct err *err)
+{
+	struct wire_out *w = talk_args(a);
+	le16 table[AGENT_MODES];
+
+	for (unsigned i = 0; i < AGENT_MODES; i++)
+		table[i] = le16_make(modes[i]);
+	put_text(w, path);
+	put_u32(w, flags);
+	put_bytes(w, table, sizeof(table));
+	return change(a, OP_CHMOD, err);
+}
+
 int appliance_xattr_set(struct appliance *a, const char *path, const char *name, const void *value,
 			size_t n, struct err *err)
 {

@@ -56,8 +56,9 @@ enum frame_type {
 	FRAME_FAIL = 19,     /* u32 errno, text */
 };
 
-#define AGENT_NAME_MAX  255u   /* bytes of a file name */
-#define AGENT_PATH_MAX  4096u  /* bytes of a path, and of a symbolic link's target */
+#define AGENT_NAME_MAX  255u  /* bytes of a file name */
+#define AGENT_PATH_MAX  4096u /* bytes of a path, and of a symbolic link's target */
+#define AGENT_MODES     8192u
 #define AGENT_XATTR_MAX 65536u /* bytes of the value of an extended attribute */
 
 /*
@@ -125,7 +126,8 @@ enum agent_op {
 	/* (text path!, u32 mode with type, u32 major, u32 minor, u32 uid, u32 gid) → (). */
 	OP_MKNOD,
 	/* (text path, u32 mask, u32 flags, u32 mode, u32 uid, u32 gid, u64 size, u64 atime, u32 nsec,
-	 *  u64 mtime, u32 nsec) → (); PROGRESS inodes. SET_SIZE not with TREE_RECURSIVE. */
+	 *  u64 mtime, u32 nsec) → (); PROGRESS inodes. SET_SIZE not with TREE_RECURSIVE. With an owner
+	 * and no mode, what is no directory loses its set-ID bits, and in any case its capabilities. */
 	OP_SETATTR,
 	/* (text path!, text name, u32 length, bytes) → (). */
 	OP_XATTR_SET,
@@ -133,6 +135,12 @@ enum agent_op {
 	OP_XATTR_REMOVE,
 	/* (text path of a directory that exists, u32 flags) and DATA of stream records … END → (). */
 	OP_IMPORT,
+	/*
+	 * (text path, u32 flags, u32 length, bytes) → (); PROGRESS inodes. The new mode depends on
+	 * the old one: AGENT_MODES × u16, for the 4096 modes of what is no directory, and then those
+	 * of directories. flags as those of SETATTR.
+	 */
+	OP_CHMOD,
 
 	/* (volume, text type, text label, text uuid or "", text options) → (text what was made). */
 	OP_MKFS = 64,

@@ -30,7 +30,7 @@ call_fn call_volumes, call_mount, call_mount_root, call_unmount, call_sync, call
 call_fn call_stat, call_readlink, call_readdir, call_statfs, call_read, call_export;
 call_fn call_xattr_get, call_xattr_list;
 call_fn call_write, call_mkdir, call_remove, call_rename, call_symlink, call_link, call_mknod;
-call_fn call_setattr, call_xattr_set, call_xattr_remove, call_import;
+call_fn call_setattr, call_chmod, call_xattr_set, call_xattr_remove, call_import;
 
 /* For the end of the decoding: -EINVAL unless all was there. */
 int call_args(const struct wire_in *args, struct err *err);

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* OP_SETATTR: mode, owner, size and times of an inode, or of all below a directory. */
+/* OP_SETATTR, OP_CHMOD: mode, owner, size and times of an inode, or of all below a directory. */
 #include <errno.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/stat.h>
 
 #include "agent.h"
@@ -9,19 +10,66 @@
 
 #define BATCH_MAX (UINT32_C(1) << 20) /* entries of one directory: 16 MiB */
 
+struct target {
+	uint64_t ino;
+	uint32_t mount, mode;
+};
+
 struct setting {
 	struct agent *a;
 	struct fs_attr attr;
-	struct node *batch; /* entries of the directory that is being read */
+	bool by_table; /* the mode comes from modes, not from attr */
+	le16 modes[AGENT_MODES];
+	struct target *batch; /* entries of the directory that is being read */
 	size_t n, cap;
 	uint64_t done;
 };
 
-static int set_one(struct setting *s, struct node n, struct err *err)
+/* A program that gets another owner must not run with that one's rights. */
+static uint32_t without_privileges(uint32_t mode)
+{
+	if ((mode & (S_ISGID | S_IXGRP)) == (S_ISGID | S_IXGRP))
+		mode &= ~(uint32_t)S_ISGID;
+	return mode & 07777 & ~(uint32_t)S_ISUID;
+}
+
+static void choose_mode(const struct setting *s, uint32_t old, struct fs_attr *attr)
+{
+	bool owner = attr->mask & (SET_UID | SET_GID);
+
+	if (s->by_table) {
+		attr->mask |= SET_MODE;
+		attr->mode = le16_get(s->modes[(S_ISDIR(old) ? 4096 : 0) + (old & 07777)]);
+	} else if (owner && !(attr->mask & SET_MODE) && !S_ISDIR(old) &&
+		   without_privileges(old) != (old & 07777)) {
+		attr->mask |= SET_MODE;
+		attr->mode = without_privileges(old);
+	}
+}
+
+static int drop_capabilities(struct fs *fs, uint64_t ino, struct err *err)
+{
+	int r = fs->driver->xattr_remove(fs, ino, "security.capability", err);
+
+	if (r != -ENODATA && r != -ENOTSUP)
+		return r;
+	if (err)
+		err->msg[0] = 0;
+	return 0;
+}
+
+/* mode: the old one. */
+static int set_one(struct setting *s, struct node n, uint32_t mode, struct err *err)
 {
 	struct fs *fs = tree_fs(&s->a->tree, n);
+	struct fs_attr attr = s->attr;
+	int r;
 
-	return fs->driver->setattr(fs, n.ino, &s->attr, err);
+	choose_mode(s, mode, &attr);
+	r = fs->driver->setattr(fs, n.ino, &attr, err);
+	if (r == 0 && (attr.mask & (SET_UID | SET_GID)) && S_ISREG(mode))
+		r = drop_capabilities(fs, n.ino, err);
+	return r;
 }
 
 /* The directory is being read: what is to change waits. */
@@ -31,11 +79,11 @@ static int set_entry(void *arg, struct node n, const char *path, const struct ag
 	struct setting *s = arg;
 	int r = tree_writable(&s->a->tree, n, path, err);
 
-	if (r < 0 || (S_ISLNK(st->mode) && s->attr.mask == SET_MODE))
+	if (r < 0 || (S_ISLNK(st->mode) && (s->by_table || s->attr.mask == SET_MODE)))
 		return r; /* the mode of a symbolic link has no meaning */
 	if (s->n == s->cap) {
 		size_t cap = s->cap ? 2 * s->cap : 256;
-		struct node *batch =
+		struct target *batch =
 			cap <= BATCH_MAX ? realloc(s->batch, cap * sizeof(*batch)) : NULL;
 
 		if (cap > BATCH_MAX)
@@ -46,7 +94,7 @@ static int set_entry(void *arg, struct node n, const char *path, const struct ag
 		s->batch = batch;
 		s->cap = cap;
 	}
-	s->batch[s->n++] = n;
+	s->batch[s->n++] = (struct target){n.ino, n.mount, st->mode};
 	return 0;
 }
 
@@ -56,7 +104,9 @@ static int set_batch(void *arg, struct err *err)
 	int r = 0;
 
 	for (size_t i = 0; i < s->n && r == 0; i++) {
-		r = set_one(s, s->batch[i], err);
+		const struct target *t = &s->batch[i];
+
+		r = set_one(s, (struct node){.mount = t->mount, .ino = t->ino}, t->mode, err);
 		if (r == 0)
 			r = channel_progress(&s->a->ch, ++s->done, 0, err);
 	}
@@ -116,25 +166,57 @@ static int decode(struct setting *s, struct wire_in *args, struct call_path *pat
 	return r;
 }
 
+static int set(struct setting *s, const char *path, uint32_t flags, struct err *err)
+{
+	struct place p;
+	int r = tree_find(&s->a->tree, path, flags & TREE_FOLLOW, &p, err);
+
+	if (r == 0)
+		r = tree_writable(&s->a->tree, p.node, path, err);
+	if (r < 0)
+		return r;
+	if ((s->attr.mask & SET_SIZE) && !S_ISREG(p.st.mode))
+		return err_sys(err, S_ISDIR(p.st.mode) ? EISDIR : EINVAL, "%s", path);
+	if (s->by_table && S_ISLNK(p.st.mode))
+		return err_set(err, EINVAL, "%s: a symbolic link has no mode", path);
+	r = set_one(s, p.node, p.st.mode, err);
+	if (r == 0 && (flags & TREE_RECURSIVE) && S_ISDIR(p.st.mode))
+		r = set_below(s, p.node, err);
+	return r < 0 ? tree_error(err, r, path) : 0;
+}
+
 int call_setattr(struct agent *a, struct wire_in *args, struct wire_out *result, struct err *err)
 {
 	struct setting s = {.a = a};
 	struct call_path path;
-	struct place p;
 	uint32_t flags;
 	int r = decode(&s, args, &path, &flags, err);
 
 	(void)result;
+	return r < 0 ? r : set(&s, path.s, flags, err);
+}
+
+int call_chmod(struct agent *a, struct wire_in *args, struct wire_out *result, struct err *err)
+{
+	struct setting s = {.a = a, .by_table = true};
+	struct call_path path;
+	const void *modes;
+	uint32_t flags;
+	size_t len;
+	int r;
+
+	(void)result;
+	get_path(args, &path);
+	flags = get_u32(args);
+	modes = get_bytes(args, sizeof(s.modes), &len);
+	r = call_args(args, err);
 	if (r == 0)
-		r = tree_find(&a->tree, path.s, flags & TREE_FOLLOW, &p, err);
-	if (r == 0)
-		r = tree_writable(&a->tree, p.node, path.s, err);
+		r = call_flags(flags, TREE_RECURSIVE | TREE_FOLLOW, err);
+	if (r == 0 && len != sizeof(s.modes))
+		r = err_set(err, EINVAL, "%s: %zu bytes of modes", path.s, len);
 	if (r < 0)
 		return r;
-	if ((s.attr.mask & SET_SIZE) && !S_ISREG(p.st.mode))
-		return err_sys(err, S_ISDIR(p.st.mode) ? EISDIR : EINVAL, "%s", path.s);
-	r = set_one(&s, p.node, err);
-	if (r == 0 && (flags & TREE_RECURSIVE) && S_ISDIR(p.st.mode))
-		r = set_below(&s, p.node, err);
-	return r < 0 ? tree_error(err, r, path.s) : 0;
+	/* Its frame is gone when the library is listened to. */
+	memcpy(s.modes, modes, len);
+	return set(&s, path.s, flags, err);
 }

@@ -30,6 +30,7 @@ static const struct call {
 	{OP_LINK, false, call_link},
 	{OP_MKNOD, false, call_mknod},
 	{OP_SETATTR, false, call_setattr},
+	{OP_CHMOD, false, call_chmod},
 	{OP_XATTR_SET, false, call_xattr_set},
 	{OP_XATTR_REMOVE, false, call_xattr_remove},
 	{OP_IMPORT, true, call_import},
