@@ -1,0 +1,35 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+# For tests of commands that change guests: what others see in an ext file system. Sourced.
+# shellcheck shell=bash
+
+# Asks debugfs.
+ext() { # REQUEST FILE
+	debugfs -R "$1" "$2" 2> err || cat err
+}
+
+# e2fsck finds nothing.
+sound() { # FILE
+	e2fsck -fn "$1" > e2fsck.out 2>&1 && return
+	cat e2fsck.out
+	echo "$1: e2fsck is not content"
+}
+
+# A command line, what it says, and its exit code.
+try() {
+	echo "img $*"
+	img "$1" --isolation=process "${@:2}" 2>&1
+	echo "exit $?"
+}
+
+# Mode, links, owner, size and name of what is in a directory, sorted by name.
+list() { # DIR FILE
+	ext "ls -l $1" "$2" | awk 'NF > 8 && $NF != "." && $NF != ".." {
+		print $2, $4, $5, $6, $NF }' | LC_ALL=C sort -k 5
+}
+
+# Type and mode, links, owner and size of one file.
+state() { # PATH FILE
+	ext "stat $1" "$2" | sed -nE 's/.*Type: ([a-z]+).*Mode: *([0-7]+).*/\1 \2/p
+		s/^User: *([0-9]+) *Group: *([0-9]+) .*Size: ([0-9]+).*/\1:\2 \3 bytes/p
+		s/^Links: ([0-9]+).*/\1 links/p' | paste -sd' '
+}
