@@ -30,6 +30,6 @@ list() { # DIR FILE
 # Type and mode, links, owner and size of one file.
 state() { # PATH FILE
 	ext "stat $1" "$2" | sed -nE 's/.*Type: ([a-z]+).*Mode: *([0-7]+).*/\1 \2/p
-		s/^User: *([0-9]+) *Group: *([0-9]+) .*Size: ([0-9]+).*/\1:\2 \3 bytes/p
+		s/^User: *(-?[0-9]+) *Group: *(-?[0-9]+) .*Size: ([0-9]+).*/\1:\2 \3 bytes/p
 		s/^Links: ([0-9]+).*/\1 links/p' | paste -sd' '
 }
