@@ -24,7 +24,7 @@ int change_failed(const struct change *c, const struct guest_place *place, const
 {
 	if (err->code == ECANCELED && c->progress)
 		return 1; /* the signal is told at the end */
-	return cli_error(c->cli, "%s: %s", place->image, err->msg);
+	return cli_error(c->cli, "%s:%s%s", place->image, *err->msg == '/' ? "" : " ", err->msg);
 }
 
 /* ---- paths ---- */
@@ -81,7 +81,7 @@ char *change_temporary(const struct change *c, const struct guest_place *place, 
 			return NULL;
 		}
 	}
-	cli_error(c->cli, "%s: %s: too many temporary files beside it", place->image, path);
+	cli_error(c->cli, "%s:%s: too many temporary files beside it", place->image, path);
 	return NULL;
 }
 

@@ -50,7 +50,7 @@ bool change_option(struct change *c, int id);
 /* For run: all places, which are the arguments from first on. */
 int change_each(struct change *c, unsigned first, const struct change_kind *kind, void *arg);
 
-/* What a call said, after the image's name, unless it was cancelled. Returns 1. */
+/* What a call said, after the image's name: IMAGE:/PATH: TEXT; unless it was cancelled. Returns 1. */
 int change_failed(const struct change *c, const struct guest_place *place, const struct err *err);
 
 /* Of a path: the last name, which ends before trailing slashes. Its length; 0: there is none. */

@@ -156,7 +156,7 @@ static int change_text(struct change *c, struct edit *ed, struct file *f, struct
 	if (f->n == n && !memcmp(f->text, before, n))
 		return 0;
 	if (f->st.nlink > 1)
-		cli_warn(c->cli, "%s: %s had %u names: the others keep the old text",
+		cli_warn(c->cli, "%s:%s had %u names: the others keep the old text",
 			 f->place->image, f->path, f->st.nlink);
 	return replace(c, ed, f, err);
 }

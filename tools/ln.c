@@ -47,7 +47,7 @@ static int replace(struct change *c, const struct guest_place *place, const stru
 	int r;
 
 	if (!ln->symbolic && same_file(c, target, path))
-		return cli_error(c->cli, "%s: %s and %s are the same file", place->image, target,
+		return cli_error(c->cli, "%s:%s and %s are the same file", place->image, target,
 				 path);
 	temporary = change_temporary(c, place, path);
 	if (!temporary)

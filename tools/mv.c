@@ -56,11 +56,11 @@ static int move_one(struct change *c, const struct guest_place *place, void *arg
 	if (r == 0)
 		r = appliance_rename(c->a, place->path, path, &err);
 	if (r == -EINVAL)
-		return cli_error(c->cli, "%s: %s cannot be moved into itself: %s", place->image,
+		return cli_error(c->cli, "%s:%s cannot be moved into itself: %s", place->image,
 				 place->path, path);
 	if (r == -EXDEV)
 		return cli_error(c->cli,
-				 "%s: %s and %s are in different file systems: use cp and rm",
+				 "%s:%s and %s are in different file systems: use cp and rm",
 				 place->image, place->path, path);
 	return r < 0 ? change_failed(c, place, &err) : 0;
 }

@@ -75,12 +75,12 @@ static bool look_up(const struct cli *cli, struct appliance *a, const char *imag
 	size_t n;
 
 	if (appliance_read_file(a, path, DATABASE_MAX, &text, &n, &err) < 0) {
-		cli_error(cli, "%s: %s; owners can be given as numbers", image, err.msg);
+		cli_error(cli, "%s:%s; owners can be given as numbers", image, err.msg);
 		return false;
 	}
 	if (owner_line(text, name, len, id, gid))
 		return true;
-	cli_error(cli, "%s: %s has no '%.*s'", image, path, (int)len, name);
+	cli_error(cli, "%s:%s has no '%.*s'", image, path, (int)len, name);
 	return false;
 }
 
