@@ -321,6 +321,13 @@ static int kvm_step(struct engine *engine, uint64_t result, struct call_regs *re
 	}
 	if (rang(run))
 		return get_call(k, regs);
+	if (run->exit_reason == KVM_EXIT_IO && run->io.port == PORT_DOORBELL) {
+		/* Where the user rings there, it can read there, too. */
+		*fault = (struct cell_fault){.vector = 13,
+					     .rip = run->s.regs.regs.rip,
+					     .rsp = run->s.regs.regs.rsp};
+		return ENGINE_FAULT;
+	}
 	if (run->exit_reason != KVM_EXIT_IO || run->io.direction != KVM_EXIT_IO_OUT)
 		return strange_exit(run, err);
 	if (run->io.port >= PORT_VECTOR && run->io.port < PORT_VECTOR + PORT_VECTORS)

@@ -130,6 +130,9 @@ static int get_regs(struct traced *t, struct err *err)
 {
 	if (ptrace(PTRACE_GETREGS, t->pid, NULL, &t->regs) < 0)
 		return broken(err, "cannot read its registers");
+	/* Of no use in 64-bit code, and PTRACE_SETREGS does not take all that a processor takes. A
+	 * parent that has run a VM may have odd ones, too. */
+	t->regs.ds = t->regs.es = t->regs.fs = t->regs.gs = 0;
 	return 0;
 }
 
@@ -337,6 +340,12 @@ static int get_fault(struct traced *t, int sig, struct cell_fault *fault, struct
 	return ENGINE_FAULT;
 }
 
+static struct cell_fault protection_fault(const struct traced *t)
+{
+	return (struct cell_fault){
+		.vector = 13, .rip = t->regs.rip, .rsp = t->regs.rsp, .no_error = true};
+}
+
 /* A call by `syscall`; by another instruction it is what it is in a VM, a protection fault. */
 static int get_call(struct traced *t, struct call_regs *regs, struct cell_fault *fault,
 		    struct err *err)
@@ -347,8 +356,7 @@ static int get_call(struct traced *t, struct call_regs *regs, struct cell_fault 
 		return -EIO;
 	code = guest_read(t->mem, t->regs.rip - 2, 2);
 	if (!code || memcmp(code, stub, 2)) {
-		*fault = (struct cell_fault){
-			.vector = 13, .rip = t->regs.rip, .rsp = t->regs.rsp, .no_error = true};
+		*fault = protection_fault(t);
 		return ENGINE_FAULT;
 	}
 	*regs = (struct call_regs){
@@ -360,10 +368,15 @@ static int get_call(struct traced *t, struct call_regs *regs, struct cell_fault 
 	return ENGINE_CALL;
 }
 
-static int resume(struct traced *t, struct err *err)
+/* 0, or ENGINE_FAULT: a segment's base is an address of the kernel's. */
+static int resume(struct traced *t, struct cell_fault *fault, struct err *err)
 {
-	if (t->changed && ptrace(PTRACE_SETREGS, t->pid, NULL, &t->regs) < 0)
-		return broken(err, "cannot set its registers");
+	if (t->changed && ptrace(PTRACE_SETREGS, t->pid, NULL, &t->regs) < 0) {
+		if (errno != EIO)
+			return broken(err, "cannot set its registers");
+		*fault = protection_fault(t);
+		return ENGINE_FAULT;
+	}
 	if (ptrace(PTRACE_SYSEMU, t->pid, NULL, NULL) < 0)
 		return broken(err, "cannot run it");
 	t->changed = false;
@@ -375,7 +388,7 @@ static int traced_run(struct engine *engine, uint64_t result, struct call_regs *
 		      struct cell_fault *fault, struct err *err)
 {
 	struct traced *t = of(engine);
-	int sig;
+	int sig, r;
 
 	if (t->in_call) {
 		t->regs.rax = result;
@@ -383,8 +396,9 @@ static int traced_run(struct engine *engine, uint64_t result, struct call_regs *
 		t->changed = true;
 		t->in_call = false;
 	}
-	if (!t->running && resume(t, err) < 0)
-		return -EIO;
+	r = t->running ? 0 : resume(t, fault, err);
+	if (r)
+		return r;
 	sig = wait_stop(t, err);
 	switch (sig) {
 	case CALL_STOP:

@@ -47,7 +47,7 @@ static unsigned char first_vectors[256] __attribute__((used));
  * the VMM takes this for a CPU on which the stub runs there. Should it, then the next call returns
  * with the rights of the stub, and the control register can be read.
  */
-__asm__(".globl entry\nentry:\n"
+__asm__(".globl entry\n.type entry, @function\nentry:\n"
 	".irp n, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15\n"
 	"	movups %xmm\\n, first_vectors + 16 * \\n\n"
 	".endr\n"
@@ -65,7 +65,8 @@ __asm__(".globl entry\nentry:\n"
 	"	mov %cr3, %rax\n"
 	"	mov $1, %edi\n"
 	"	mov $231, %eax\n"
-	"	syscall\n");
+	"	syscall\n"
+	".size entry, . - entry\n");
 
 static void expect(int good)
 {
@@ -175,6 +176,7 @@ INSTRUCTION(halt, "hlt")
 INSTRUCTION(no_interrupts, "cli")
 INSTRUCTION(port_out, "outb %%al, %%dx" : : "a"(0xfe), "d"(0x64))
 INSTRUCTION(port_in, "inb %%dx, %%al" : : "d"(0x60) : "rax")
+INSTRUCTION(doorbell_in, "inb $0xf0, %%al" : : : "rax")
 INSTRUCTION(forged_vector, "outb %%al, $0xce" : : "a"(0))
 INSTRUCTION(read_msr, "rdmsr" : : "c"(0xc0000080u) : "rax", "rdx")
 INSTRUCTION(write_msr, "wrmsr" : : "c"(0xc0000082u), "a"(0), "d"(0))
@@ -190,6 +192,29 @@ INSTRUCTION(single_step, "pushfq; orl $0x100, (%%rsp); popfq; nop; nop" : :)
 INSTRUCTION(io_level, "pushfq; orl $0x3000, (%%rsp); popfq; outb %%al, %%dx" : : "a"(0), "d"(0x64))
 INSTRUCTION(sysret, "sysretq" : : "c"(0x12000))
 INSTRUCTION(swap_gs, "swapgs" : :)
+
+/* Segment registers that the processor accepts, and a kernel would not. */
+static void odd_segments(void)
+{
+	__asm__ volatile("mov %0, %%ds" : : "r"(1));
+	__asm__ volatile("mov %0, %%es" : : "r"(0x2a));
+	syscall(SYS_getpid);
+}
+
+static void odd_base(void)
+{
+	__asm__ volatile("wrfsbase %0" : : "r"(UINT64_C(0xffff800000000000)));
+	__asm__ volatile("syscall\n\tmov %%fs:0, %%rax" : : "a"(SYS_getpid) : "rcx", "r11");
+}
+
+/* 32 bits, where `syscall` has another entry. */
+static void narrow_call(void)
+{
+	__asm__ volatile("pushq $0x23\n\tpushq $1f\n\tlretq\n"
+			 ".code32\n1:	mov $20, %%eax\n\tsyscall\n\tud2\n.code64"
+			 :
+			 :);
+}
 
 /* A call by hand whose return address is not one. */
 static void bad_return(void)
@@ -435,6 +460,7 @@ static const struct {
 	A(no_interrupts),
 	A(port_out),
 	A(port_in),
+	A(doorbell_in),
 	A(forged_vector),
 	A(read_msr),
 	A(write_msr),
@@ -448,6 +474,9 @@ static const struct {
 	A(io_level),
 	A(sysret),
 	A(swap_gs),
+	A(odd_segments),
+	A(odd_base),
+	A(narrow_call),
 	A(bad_return),
 	A(call_execve),
 	A(call_socket),

@@ -5,6 +5,7 @@
  */
 #include "unit.h"
 
+#include <elf.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -141,6 +142,7 @@ static const struct attack {
 	{"no_interrupts", CELL_FAULTED, 13},
 	{"port_out", CELL_FAULTED, 13},
 	{"port_in", CELL_FAULTED, 13},
+	{"doorbell_in", CELL_FAULTED, 13},
 	{"forged_vector", CELL_FAULTED, 13},
 	{"read_msr", CELL_FAULTED, 13},
 	{"write_msr", CELL_FAULTED, 13},
@@ -155,6 +157,9 @@ static const struct attack {
 	{"io_level", CELL_FAULTED, 13},
 	{"sysret", CELL_FAULTED, 13},
 	{"swap_gs", CELL_FAULTED, 13},
+	{"odd_segments", CELL_EXITED, 0},
+	{"odd_base", CELL_FAULTED, ANY},
+	{"narrow_call", CELL_FAULTED, ANY},
 	{"bad_return", CELL_FAULTED, 13},
 	{"call_execve", CELL_REFUSED, 59},
 	{"call_socket", CELL_REFUSED, 41},
@@ -244,6 +249,34 @@ static void damaged_programs(void **state)
 	free(copy);
 }
 
+/* A fault in a program whose table of sections makes no sense has no name, or any. */
+static void damaged_symbols(void **state)
+{
+	unsigned char *copy = malloc(guest_size);
+	const struct elf_program program = {copy, guest_size, NULL};
+	char name[64];
+	Elf64_Ehdr h;
+
+	(void)state;
+	assert_non_null(copy);
+	memcpy(copy, guest, guest_size);
+	memcpy(&h, copy, sizeof(h));
+	assert_true(elf_symbol(&program, h.e_entry, name, sizeof(name)));
+	assert_string_equal(name, "entry+0x0");
+	for (size_t at = 0; at < sizeof(h) + h.e_shnum * sizeof(Elf64_Shdr); at++) {
+		unsigned char *p = copy + (at < sizeof(h) ? at : h.e_shoff + at - sizeof(h));
+		unsigned char old = *p;
+
+		for (unsigned v = 0; v < 3; v++) {
+			*p = v == 0 ? 0xff : v == 1 ? 0 : (unsigned char)(old + 1);
+			/* An address that none has, so that all are looked at. */
+			elf_symbol(&program, 1, name, sizeof(name));
+		}
+		*p = old;
+	}
+	free(copy);
+}
+
 static int setup(void **state)
 {
 	(void)state;
@@ -256,7 +289,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(honest_program_in_vm), cmocka_unit_test(honest_program_in_process),
 		cmocka_unit_test(attacks_in_vm),        cmocka_unit_test(attacks_in_process),
-		cmocka_unit_test(damaged_programs),
+		cmocka_unit_test(damaged_programs),     cmocka_unit_test(damaged_symbols),
 	};
 
 	return cmocka_run_group_tests(tests, setup, NULL);
