@@ -373,10 +373,13 @@ static int64_t call_access(struct cell *cell, const struct call_regs *regs)
 
 static int64_t call_fcntl(struct cell *cell, const struct call_regs *regs)
 {
-	if (A(0) >= CELL_FILES || cell->files[A(0)].kind == CELL_NONE)
+	const struct cell_file *f = A(0) < CELL_FILES ? &cell->files[A(0)] : NULL;
+
+	if (!f || f->kind == CELL_NONE)
 		return -EBADF;
-	return A(1) == F_GETFL || A(1) == F_GETFD || A(1) == F_SETFD ? O_RDWR * (A(1) == F_GETFL)
-								     : -EINVAL;
+	if (A(1) == F_GETFL)
+		return f->kind == CELL_DISK && (f->io->caps & IO_RDONLY) ? O_RDONLY : O_RDWR;
+	return A(1) == F_GETFD || A(1) == F_SETFD ? 0 : -EINVAL;
 }
 
 /* ---- memory ---- */
