@@ -48,6 +48,7 @@ struct cache {
 	struct chunk *buckets[BUCKETS];
 	struct chunk chunks[CACHE_CHUNKS];
 	struct stream streams[STREAMS];
+	uint32_t n_chunks; /* that there is memory for, <= CACHE_CHUNKS */
 	uint32_t n_used, n_dirty;
 	struct chunk *sorted[CACHE_CHUNKS]; /* while flushing */
 	struct cache_patch *patches;
@@ -55,19 +56,37 @@ struct cache {
 	uint32_t patch_block;
 };
 
+/*
+ * Memory for as many chunks as can be without taking the last of it: several filesystems may be
+ * mounted, and all that works on them needs some, too.
+ */
+static unsigned char *pool_new(uint32_t *n_chunks)
+{
+	for (*n_chunks = CACHE_CHUNKS; *n_chunks >= CACHE_CHUNKS_MIN; *n_chunks /= 2) {
+		size_t size = (size_t)*n_chunks * CACHE_CHUNK;
+		void *volatile test = malloc(size + CACHE_SPARE); /* not to be left out */
+
+		if (!test && *n_chunks > CACHE_CHUNKS_MIN)
+			continue;
+		free(test);
+		return malloc(size);
+	}
+	return NULL;
+}
+
 int cache_open(const struct volume *vol, bool rdonly, struct cache **out, struct err *err)
 {
 	struct cache *c = calloc(1, sizeof(*c));
 
 	if (!c)
 		return err_nomem(err, sizeof(*c), "the cache");
-	c->pool = malloc((size_t)CACHE_CHUNKS * CACHE_CHUNK);
+	c->pool = pool_new(&c->n_chunks);
 	c->bounce = malloc(CACHE_AHEAD);
 	if (!c->pool || !c->bounce) {
 		cache_close(c);
-		return err_nomem(err, (uint64_t)CACHE_CHUNKS * CACHE_CHUNK, "the cache");
+		return err_nomem(err, (uint64_t)CACHE_CHUNKS_MIN * CACHE_CHUNK, "the cache");
 	}
-	for (size_t i = 0; i < CACHE_CHUNKS; i++)
+	for (size_t i = 0; i < c->n_chunks; i++)
 		c->chunks[i].data = c->pool + i * CACHE_CHUNK;
 	for (size_t i = 0; i < STREAMS; i++)
 		c->streams[i].next = UINT64_MAX;
@@ -148,7 +167,7 @@ static int chunk_get(struct cache *c, uint64_t no, struct chunk **out, struct er
 		*out = k;
 		return 0;
 	}
-	if (c->n_used < CACHE_CHUNKS) {
+	if (c->n_used < c->n_chunks) {
 		k = &c->chunks[c->n_used++];
 	} else {
 		/* One at a time would be small and scattered requests: all of it, sorted. */
@@ -294,7 +313,7 @@ static int chunk_load(struct cache *c, struct chunk *k, size_t want, struct err 
 		struct chunk *next;
 
 		/* Writing back uses the bounce buffer: then the rest is not kept. */
-		if (c->n_used == CACHE_CHUNKS && c->oldest->dirty)
+		if (c->n_used == c->n_chunks && c->oldest->dirty)
 			return 0;
 		r = chunk_get(c, no + i, &next, err);
 		if (r < 0)

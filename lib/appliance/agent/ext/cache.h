@@ -11,9 +11,11 @@
 
 #include "appliance/agent/fs.h"
 
-#define CACHE_CHUNK  (UINT32_C(32) << 10) /* what a lone small read brings in */
-#define CACHE_CHUNKS 512u                 /* 16 MiB in all */
-#define CACHE_AHEAD  (UINT32_C(1) << 20)  /* the largest request */
+#define CACHE_CHUNK      (UINT32_C(32) << 10) /* what a lone small read brings in */
+#define CACHE_CHUNKS     512u                 /* 16 MiB, where memory allows it */
+#define CACHE_CHUNKS_MIN 64u                  /* more than one request */
+#define CACHE_SPARE      (UINT32_C(12) << 20) /* that is left to others, if it can be */
+#define CACHE_AHEAD      (UINT32_C(1) << 20)  /* the largest request */
 /* Reads and writes from this length on go past the cache, straight from and to the caller. */
 #define CACHE_DIRECT (UINT32_C(256) << 10)
 
