@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 /*
- * The whole agent as an ordinary program, on disks that mke2fs and sfdisk made: volumes, the root of
- * an operating system with its fstab, and files.
+ * The whole agent as an ordinary program, and in a cage, on disks that mke2fs and sfdisk made:
+ * volumes, the root of an operating system with its fstab, and files.
  *
  * link: -lext2fs -lcom_err
  */
@@ -204,6 +204,25 @@ static void volumes_are_mounted_by_number(void **state)
 	stop();
 }
 
+/* The same with the memory that a cage has, and disks that are images. */
+static void cages_have_room_for_all(void **state)
+{
+	const struct img_open_args disks[] = {{.path = "sda.img", .format = "raw"},
+					      {.path = "sdb.img", .format = "raw"}};
+	const struct appliance_config config = {.disks = disks, .n_disks = 2};
+	struct appliance_root root;
+
+	(void)state;
+	ok(appliance_launch(&config, &a, &e), &e);
+	/* They were not opened for writing, and the agent knows. */
+	fails(appliance_mount_root(a, 0, &root, &e), -EROFS, &e, "read-only");
+	ok(appliance_mount_root(a, MOUNT_RDONLY, &root, &e), &e);
+	assert_int_equal(root.n_mounts, 3);
+	appliance_root_free(&root);
+	holds("/srv/file", "served\n");
+	stop();
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -211,6 +230,7 @@ int main(void)
 		cmocka_unit_test(the_root_is_found_and_its_fstab_followed),
 		cmocka_unit_test(disks_without_a_root_are_told),
 		cmocka_unit_test(volumes_are_mounted_by_number),
+		cmocka_unit_test(cages_have_room_for_all),
 	};
 
 	return cmocka_run_group_tests(tests, make_disks, NULL);
