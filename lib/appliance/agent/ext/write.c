@@ -148,11 +148,12 @@ static int make_data(struct ext *x, struct ext_inode *inode, struct ext_run *run
 	return r;
 }
 
+/* *at: from where, and then how far it came. */
 static int write_blocks(struct ext *x, struct ext_inode *inode, const unsigned char *buf,
-			size_t len, uint64_t off, struct err *err)
+			size_t len, uint64_t *at, struct err *err)
 {
 	while (len) {
-		uint64_t skip = off % x->bs;
+		uint64_t off = *at, skip = off % x->bs;
 		struct ext_run run;
 		size_t n;
 		int r = ext_map(x, inode, off / x->bs, div_up(skip + len, x->bs), &run, err);
@@ -166,7 +167,7 @@ static int write_blocks(struct ext *x, struct ext_inode *inode, const unsigned c
 		if (r < 0)
 			return r;
 		buf += n;
-		off += n;
+		*at += n;
 		len -= n;
 	}
 	return 0;
@@ -177,7 +178,7 @@ int ext_write(struct fs *fs, uint64_t ino, const void *buf, size_t len, uint64_t
 {
 	struct ext *x = ext_of(fs);
 	struct ext_inode inode;
-	uint64_t end = 0;
+	uint64_t end = 0, at = off;
 	int r = content_read(x, ino, &inode, err);
 
 	if (r == 0 && (!add_ok(off, len, &end) || end > (UINT64_C(1) << 32) * x->bs - x->bs))
@@ -192,10 +193,13 @@ int ext_write(struct fs *fs, uint64_t ino, const void *buf, size_t len, uint64_t
 		if (off > ext_inode_size(&inode))
 			r = zero_rest(x, &inode, ext_inode_size(&inode), err);
 		if (r == 0)
-			r = write_blocks(x, &inode, buf, len, off, err);
+			r = write_blocks(x, &inode, buf, len, &at, err);
 		/* Also on a full disk: what was given to the file is recorded. */
-		if (r == 0 && end > ext_inode_size(&inode))
-			r = ext_inode_set_size(x, &inode, end, err);
+		if ((r == 0 || r == -ENOSPC) && at > off && at > ext_inode_size(&inode)) {
+			int s = ext_inode_set_size(x, &inode, at, r < 0 ? NULL : err);
+
+			r = s < 0 ? s : r;
+		}
 	}
 	if (r < 0 && r != -ENOSPC)
 		return ext_damaged(x, r);
