@@ -214,7 +214,8 @@ struct appliance_sink {
 int appliance_export(struct appliance *a, const char *path, uint32_t flags,
 		     const struct appliance_sink *sink, struct err *err);
 
-/* The other way: produce puts records, and the agent makes what they say below a directory. */
+/* The other way: produce puts records, and the agent makes what they say below a directory. flags:
+ * TREE_KEEP_OWNER, _REPLACE, _KEEP_OLD, _FOLLOW. */
 struct appliance_stream;
 int appliance_import(struct appliance *a, const char *path, uint32_t flags,
 		     int (*produce)(void *arg, struct appliance_stream *s, struct err *err),

@@ -173,9 +173,11 @@ enum {
 	TREE_XATTRS = 1 << 4,  /* EXPORT: extended attributes */
 	TREE_ONE_FS = 1 << 5,  /* EXPORT: do not enter other mounts */
 	TREE_KEEP_OWNER = 1 << 6, /* IMPORT: uid and gid of the entries; without: root's */
-	TREE_REPLACE = 1 << 7,    /* IMPORT: an entry replaces what is there and is no directory */
+	TREE_REPLACE = 1 << 7,    /* IMPORT: what is no directory replaces what is none either */
 	TREE_CHILDREN = 1 << 8,   /* EXPORT: and what a directory holds, but nothing below that */
 	TREE_SEPARATE = 1 << 9,   /* EXPORT: names of one inode are entries like any other */
+	TREE_KEEP_OLD = 1 << 10,  /* IMPORT: directories that are there stay as they are; a regular
+				   * file that replaces one is its new content only */
 };
 /* OP_SETATTR: mask */
 enum {

@@ -514,7 +514,7 @@ static int produce_tree(void *arg, struct appliance_stream *s, struct err *err)
 
 static void trees_are_imported(void **state)
 {
-	struct agent_stat st;
+	struct agent_stat st, change;
 
 	(void)state;
 	ok(appliance_import(a, "/sub", TREE_KEEP_OWNER, produce_tree, NULL, &e), &e);
@@ -534,6 +534,23 @@ static void trees_are_imported(void **state)
 	fails(appliance_import(a, "/sub", 0, produce_tree, NULL, &e), -EEXIST, &e, "/sub: t/f");
 	ok(appliance_import(a, "/sub", TREE_REPLACE, produce_tree, NULL, &e), &e);
 	assert_int_equal(stat_of("/sub/t/f").uid, 0);
+	/* Or they get new content only. */
+	change = (struct agent_stat){.mode = 0711, .uid = 7};
+	ok(appliance_setattr(a, "/sub/t", SET_MODE | SET_UID, 0, &change, &e), &e);
+	ok(appliance_setattr(a, "/sub/t/f", SET_MODE | SET_UID, 0, &change, &e), &e);
+	ok(appliance_write_buf(a, "/sub/t/f", &plain, "gone", 4, &e), &e);
+	st = stat_of("/sub/t/f");
+	ok(appliance_import(a, "/sub", TREE_REPLACE | TREE_KEEP_OLD | TREE_KEEP_OWNER, produce_tree,
+			    NULL, &e),
+	   &e);
+	assert_int_equal(stat_of("/sub/t").mode, S_IFDIR | 0711);
+	assert_int_equal(stat_of("/sub/t").uid, 7);
+	assert_int_equal(stat_of("/sub/t/f").mode, S_IFREG | 0711);
+	assert_int_equal(stat_of("/sub/t/f").uid, 7);
+	assert_int_equal(stat_of("/sub/t/f").ino, st.ino);
+	assert_int_equal(stat_of("/sub/t/f").nlink, 2);
+	assert_string_equal(export("/sub/t/f", TREE_CONTENT | TREE_XATTRS).text,
+			    " [user.file=F] (8192+4096 ) ");
 	fails(appliance_import(a, "/sub/file", 0, produce_tree, NULL, &e), -ENOTDIR, &e,
 	      "/sub/file");
 }

@@ -217,6 +217,9 @@ static int merge_dir(struct importing *im, struct node dir, struct err *err)
 	struct fs *fs = tree_fs(&im->a->tree, dir);
 	int r = tree_writable(&im->a->tree, dir, "a directory of the stream", err);
 
+	im->left = im->flags & TREE_KEEP_OLD;
+	if (im->left)
+		return r;
 	if (im->flags & TREE_KEEP_OWNER) {
 		attr.mask |= SET_UID | SET_GID;
 		attr.uid = im->st.uid;
@@ -229,9 +232,22 @@ static int merge_dir(struct importing *im, struct node dir, struct err *err)
 	return r;
 }
 
-/* Something has the name. 1: it is the directory that was wanted; 0: it went away. */
+/* The file is there already, and gets new content. */
+static int empty_file(struct importing *im, struct node old, struct err *err)
+{
+	const struct fs_attr empty = {.mask = SET_SIZE};
+	struct fs *fs = tree_fs(&im->a->tree, old);
+	int r = fs->driver->setattr(fs, old.ino, &empty, err);
+
+	im->node = old;
+	im->open = im->content = r == 0;
+	im->next = 0;
+	return r;
+}
+
+/* Something has the name. 1: it is what was wanted; 0: it went away. */
 static int make_room(struct importing *im, struct node dir, const char *name, struct node old,
-		     struct err *err)
+		     bool other, struct err *err)
 {
 	struct fs *fs = tree_fs(&im->a->tree, dir);
 	struct agent_stat st;
@@ -249,8 +265,14 @@ static int make_room(struct importing *im, struct node dir, const char *name, st
 		return 1;
 	if (S_ISDIR(st.mode))
 		return -EISDIR;
+	if (S_ISDIR(im->st.mode) && !other)
+		return -ENOTDIR;
 	if (!(im->flags & TREE_REPLACE))
 		return -EEXIST;
+	if (!other && (im->flags & TREE_KEEP_OLD) && S_ISREG(im->st.mode) && S_ISREG(st.mode)) {
+		r = empty_file(im, old, err);
+		return r < 0 ? r : 1;
+	}
 	return fs->driver->unlink(fs, dir.ino, name, strlen(name), err);
 }
 
@@ -336,7 +358,7 @@ static int place_entry(struct importing *im, const char *path, bool other, const
 		return r;
 	r = tree_lookup(&im->a->tree, dir, name, strlen(name), &old, err);
 	if (r == 0) {
-		r = make_room(im, dir, name, old, err);
+		r = make_room(im, dir, name, old, other, err);
 		if (r != 0)
 			return r < 0 ? r : 0;
 	} else if (!tree_absent(r, err)) {
@@ -448,7 +470,8 @@ int call_import(struct agent *a, struct wire_in *args, struct wire_out *result, 
 	im.flags = get_u32(args);
 	r = call_args(args, err);
 	if (r == 0)
-		r = call_flags(im.flags, TREE_KEEP_OWNER | TREE_REPLACE | TREE_FOLLOW, err);
+		r = call_flags(im.flags,
+			       TREE_KEEP_OWNER | TREE_REPLACE | TREE_FOLLOW | TREE_KEEP_OLD, err);
 	if (r == 0)
 		r = tree_find(&a->tree, im.base.s, true, &p, err);
 	if (r == 0 && !S_ISDIR(p.st.mode))
