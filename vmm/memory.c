@@ -43,6 +43,9 @@ int guest_memory_init(struct guest_memory *mem, uint64_t size, bool shared, stru
 		return err_nomem(err, size, "the cell's memory");
 	}
 	mem->size = size;
+	/* A hint: without it the guest's first touches, and loading, cost ten times as much. */
+	if (!shared)
+		madvise(mem->host + CELL_ELF_MIN, size - CELL_ELF_MIN - CELL_STACK, MADV_HUGEPAGE);
 	return 0;
 }
 
@@ -93,9 +96,6 @@ int guest_add_arena(struct guest_memory *mem, struct err *err)
 	r = guest_add_region(mem, mem->arena, mem->arena_end, PROT_R | PROT_W, err);
 	if (!r)
 		r = guest_add_region(mem, stack, mem->size, PROT_R | PROT_W, err);
-	/* A hint: without it first touches of the guest cost ten times as much. */
-	if (!r && mem->fd < 0)
-		madvise(mem->host + mem->arena, mem->size - mem->arena, MADV_HUGEPAGE);
 	return r;
 }
 
