@@ -173,11 +173,12 @@ $(B)/libimgkit.so: $(B)/$(SONAME)
 agent_cflags := -std=gnu11 $(WARN) -O2 -g -fno-pie -fstack-protector-strong
 agent_cppflags := -D_GNU_SOURCE -D_FILE_OFFSET_BITS=64 -D_FORTIFY_SOURCE=2 -Ilib
 agent_blkid  := build/agent/libblkid.a
+agent_blkid_syms := $(foreach f,read lseek fstat,--redefine-sym $(f)=probe_$(f)) --redefine-sym posix_fadvise=probe_fadvise
 agent_libs   := -lext2fs -lcom_err $(agent_blkid) -luuid
 agent_obj     = $(patsubst %.c,build/agent/%.o,$(agent_src))
 
 build/agent/.flags: FORCE
-	$(call stamp,$(CC) $(agent_cppflags) $(agent_cflags) $(agent_libs) $(agent_src))
+	$(call stamp,$(CC) $(agent_cppflags) $(agent_cflags) $(agent_libs) $(agent_blkid_syms) $(agent_src))
 build/agent/%.o: %.c build/agent/.flags | $(B)/.ready
 	$(call say,CC,$< (agent))
 	@mkdir -p $(@D)
@@ -185,8 +186,7 @@ build/agent/%.o: %.c build/agent/.flags | $(B)/.ready
 # libblkid with our functions for reading, which make fewer system calls: probe_io.c.
 $(agent_blkid): build/agent/.flags
 	$(call say,OBJCOPY,$@)
-	$(Q)$(OBJCOPY) --redefine-sym read=probe_read --redefine-sym lseek=probe_lseek \
-		--redefine-sym posix_fadvise=probe_fadvise $(call static_of,blkid) $@
+	$(Q)$(OBJCOPY) $(agent_blkid_syms) $(call static_of,blkid) $@
 build/agent/agent: $(agent_obj) $(agent_blkid)
 	$(call say,LD,$@)
 	$(Q)$(CC) -static -no-pie $(agent_cflags) -Wl,-z,noexecstack -Wl,--build-id=none $(filter %.o,$^) -o $@ $(agent_libs)

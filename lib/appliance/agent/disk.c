@@ -84,10 +84,19 @@ int volume_read(const struct volume *vol, void *buf, size_t len, uint64_t off, s
 	return 0;
 }
 
+static uint64_t generation;
+
+uint64_t volume_generation(void)
+{
+	return generation;
+}
+
+/* Before each write. */
 static int volume_writable(const struct volume *vol, struct err *err)
 {
 	char name[24];
 
+	generation++;
 	if (!vol->rdonly)
 		return 0;
 	return err_set(err, EROFS, "%s: the disk is read-only", volume_name(vol, name));

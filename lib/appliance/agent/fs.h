@@ -119,6 +119,9 @@ int volume_flush(const struct volume *vol, struct err *err);
 /* The range reads as zeros afterwards; frees the space where the disk can. */
 int volume_zero(const struct volume *vol, uint64_t off, uint64_t len, struct err *err);
 
+/* Counts writes to any volume: whoever keeps a copy of something can tell whether it may have changed. */
+uint64_t volume_generation(void);
+
 /* Seconds since 1970, of the moment the agent was started: a call of the clock is an exit. */
 struct agent_time agent_now(void);
 

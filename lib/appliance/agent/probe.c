@@ -44,6 +44,7 @@ int disks_init(struct disks *d, struct err *err)
 
 void disks_free(struct disks *d)
 {
+	probe_io_free();
 	free(d->known);
 	d->known = NULL;
 }
@@ -59,8 +60,10 @@ static int new_probe(uint32_t disk, uint64_t offset, uint64_t size, blkid_probe 
 		     struct err *err)
 {
 	int fd = AGENT_FD_DISK + (int)disk;
+	int r = probe_io_window(fd, offset, size, err);
 
-	probe_io_window(fd, offset, size);
+	if (r < 0)
+		return r;
 	*pr = blkid_new_probe();
 	if (!*pr)
 		return err_nomem(err, 0, "a probe");

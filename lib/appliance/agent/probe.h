@@ -50,6 +50,7 @@ int disks_volume(const struct disks *d, const struct known *k, struct volume *vo
 const char *disks_name(uint32_t disk, uint32_t part, char *buf);
 
 /* The reads that libblkid makes go through these (see the Makefile): probe_io.c. */
-void probe_io_window(int fd, uint64_t start, uint64_t size);
+int probe_io_window(int fd, uint64_t start, uint64_t size, struct err *err);
+void probe_io_free(void);
 
 #endif
