@@ -110,7 +110,8 @@ enum agent_op {
 
 	/*
 	 * (text path, u64 offset, u32 flags, u32 mode, u32 uid, u32 gid) and DATA of bytes … END → ().
-	 * mode and owner are those of a file that is made.
+	 * mode and owner are those of a file that is made. For all calls but IMPORT: what is made in
+	 * a directory with the set-group-ID bit or a default ACL has from it what Linux gives it.
 	 */
 	OP_WRITE = 32,
 	/* (text path, u32 mode, u32 uid, u32 gid, u32 flags) → (). */

@@ -12,6 +12,7 @@
 #include <sys/stat.h>
 
 #include "agent.h"
+#include "inherit.h"
 
 struct writing {
 	struct agent *a;
@@ -71,13 +72,19 @@ static int check(struct writing *w, struct err *err)
 
 static int create(struct writing *w, const char *name, struct err *err)
 {
-	int r;
+	static struct inherited h;
+	int r = 0;
 
 	snprintf(w->name, sizeof(w->name), "%s", name);
-	r = w->fs->driver->create(w->fs, w->p.dir.ino, w->name, strlen(w->name), &w->what, &w->ino,
-				  err);
+	h.len = 0;
+	/* What takes another file's place is like that one. */
+	if (!w->p.exists)
+		r = inherit_from(&w->a->tree, w->p.dir, &w->what, &h, err);
+	if (r == 0)
+		r = w->fs->driver->create(w->fs, w->p.dir.ino, w->name, strlen(w->name), &w->what,
+					  &w->ino, err);
 	w->made = r == 0;
-	return r;
+	return r < 0 ? r : inherit_to(w->fs, w->ino, &w->what, &h, err);
 }
 
 /* A name that nobody has, beside the file; it looks like the file as far as that is possible. */

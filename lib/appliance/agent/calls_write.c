@@ -6,6 +6,7 @@
 #include <sys/stat.h>
 
 #include "agent.h"
+#include "inherit.h"
 
 /* A name of the path can be made or removed: it is one, and its filesystem can be written. */
 static int place_writable(struct agent *a, const struct place *p, const char *path, struct err *err)
@@ -17,10 +18,25 @@ static int place_writable(struct agent *a, const struct place *p, const char *pa
 	return tree_writable(&a->tree, p->dir, path, err);
 }
 
-static int make(struct agent *a, const struct place *p, const struct fs_new *what, const char *path,
-		uint64_t *ino, struct err *err)
+static int create(struct fs *fs, const struct place *p, const struct fs_new *what,
+		  struct inherited *h, struct err *err)
 {
-	struct fs *fs;
+	uint64_t ino;
+	int r = fs->driver->create(fs, p->dir.ino, p->name, p->len, what, &ino, err);
+
+	if (r < 0)
+		return r;
+	r = inherit_to(fs, ino, what, h, err);
+	if (r < 0)
+		fs->driver->unlink(fs, p->dir.ino, p->name, p->len, NULL);
+	return r;
+}
+
+static int make(struct agent *a, const struct place *p, const struct fs_new *what, const char *path,
+		struct err *err)
+{
+	static struct inherited h;
+	struct fs_new own = *what;
 	int r;
 
 	if (p->exists)
@@ -30,8 +46,9 @@ static int make(struct agent *a, const struct place *p, const struct fs_new *wha
 		return r;
 	if (p->slash && !S_ISDIR(what->mode))
 		return err_sys(err, ENOENT, "%s", path);
-	fs = tree_fs(&a->tree, p->dir);
-	r = fs->driver->create(fs, p->dir.ino, p->name, p->len, what, ino, err);
+	r = inherit_from(&a->tree, p->dir, &own, &h, err);
+	if (r == 0)
+		r = create(tree_fs(&a->tree, p->dir), p, &own, &h, err);
 	return r < 0 ? tree_error(err, r, path) : 0;
 }
 
@@ -39,10 +56,9 @@ static int make(struct agent *a, const struct place *p, const struct fs_new *wha
 static int make_at(struct agent *a, const char *path, const struct fs_new *what, struct err *err)
 {
 	struct place p;
-	uint64_t ino;
 	int r = tree_place(&a->tree, path, false, &p, err);
 
-	return r < 0 ? r : make(a, &p, what, path, &ino, err);
+	return r < 0 ? r : make(a, &p, what, path, err);
 }
 
 /* ---- making ---- */
@@ -52,12 +68,11 @@ static int make_dir(struct agent *a, const char *path, const struct fs_new *what
 		    struct err *err)
 {
 	struct place p;
-	uint64_t ino;
 	int r = tree_place(&a->tree, path, may_exist, &p, err);
 
 	if (r < 0 || (p.exists && may_exist && S_ISDIR(p.st.mode)))
 		return r;
-	return make(a, &p, what, path, &ino, err);
+	return make(a, &p, what, path, err);
 }
 
 int call_mkdir(struct agent *a, struct wire_in *args, struct wire_out *result, struct err *err)
