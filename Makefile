@@ -66,7 +66,7 @@ double_src := $(wildcard lib/io/doubles/*.c lib/io/doubles.c)
 lib_src    := $(filter-out $(double_src),$(lib_src))
 # The agent is a program of its own, which the library carries.
 agent_src  := $(filter lib/appliance/agent/%,$(lib_src))
-agent_src  += lib/appliance/wire.c $(addprefix lib/base/,bytes.c err.c ranges.c)
+agent_src  += $(addprefix lib/appliance/,check.c wire.c) $(addprefix lib/base/,bytes.c err.c ranges.c)
 agent_part := $(filter-out %/main.c,$(filter lib/appliance/agent/%,$(agent_src)))
 lib_src    := $(filter-out lib/appliance/agent/%,$(lib_src)) $(wildcard vmm/*.c)
 tool_src   := $(filter-out tools/main.c,$(wildcard tools/*.c))

@@ -117,6 +117,10 @@ int call_statfs(struct agent *a, struct wire_in *args, struct wire_out *result, 
 	r = fs->driver->space(fs, &s, err);
 	if (r < 0)
 		return tree_error(err, r, path.s);
+	/* The disk's counters may say that more is free than there is. */
+	s.free = min_u64(s.free, s.blocks);
+	s.available = min_u64(s.available, s.free);
+	s.files_free = min_u64(s.files_free, s.files);
 	put_text(result, fs->type);
 	put_u32(result, s.block);
 	put_u64(result, s.blocks);

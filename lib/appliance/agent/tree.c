@@ -6,6 +6,8 @@
 #include <string.h>
 #include <sys/stat.h>
 
+#include "appliance/check.h"
+
 int tree_error(struct err *err, int r, const char *path)
 {
 	if (err && !err->msg[0])
@@ -47,6 +49,9 @@ int tree_stat(struct tree *t, struct node n, struct agent_stat *st, struct err *
 	int r = fs->driver->stat(fs, n.ino, st, err);
 
 	st->dev = n.mount;
+	if (r == 0 && !check_stat(st))
+		return err_set(err, EUCLEAN, "inode %llu: the mode 0%o, %llu bytes",
+			       (unsigned long long)n.ino, st->mode, (unsigned long long)st->size);
 	return r;
 }
 
