@@ -157,7 +157,7 @@ static bool choose(struct fsck *f, const struct agent_volume *v, unsigned n)
 		}
 	}
 	for (unsigned i = 0; i < n && !f->device; i++) {
-		if (!is_ext(&v[i]))
+		if (!is_ext(&v[i]) || !v[i].size)
 			continue;
 		if (found) {
 			cli_error(f->cli, "%s: there are several file systems; name one with -m",
@@ -165,6 +165,11 @@ static bool choose(struct fsck *f, const struct agent_volume *v, unsigned n)
 			return false;
 		}
 		found = &v[i];
+	}
+	/* A part of no bytes would stand for all of the disk. */
+	if (found && !found->size) {
+		cli_error(f->cli, "%s is empty", f->device);
+		return false;
 	}
 	if (found)
 		f->v = *found;

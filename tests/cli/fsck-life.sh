@@ -39,7 +39,7 @@ cmp -n 1048576 raw after
 cmp -i 9437184 raw after
 fsck -f disk.qcow2@before | grep exit
 fsck -y -f raw | grep exit
-dd if=raw bs=1M skip=1 count=8 status=none | cmp - part
+fsck -f raw | grep exit
 
 echo "-- a lost superblock: the backup"
 truncate -s 12M twelve
