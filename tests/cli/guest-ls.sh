@@ -93,3 +93,15 @@ look disk.qcow2:/etc/hosts/x
 look missing.qcow2:/
 look
 look -y disk.qcow2
+echo "-- what cannot be read is a line, too"
+cp raw hurt
+ino() { debugfs -R "stat $1" raw 2> /dev/null | sed -n 's/^Inode: \([0-9]*\).*/\1/p'; }
+etc=$(ino /etc/os-release) lib=$(ino /usr/lib)
+debugfs -w -R 'clri /etc/os-release' hurt 2> /dev/null
+debugfs -w -R 'clri /usr/lib' hurt 2> /dev/null
+debugfs -w -R 'sif /deep/a block[0] 0xffff' hurt 2> /dev/null
+debugfs -w -R 'sif /deep/a block[2] 0xffff' hurt 2> /dev/null
+look -l hurt:/etc 2>&1 | sed "s/inode $etc/inode N/"
+look --output=json hurt:/etc 2> /dev/null | grep -o '"path.*unknown"'
+look -R hurt 2>&1 | sed "s/inode [0-9]*/inode N/" | grep -aA3 -e '^img' -e '^hurt:/deep/a' -e '^hurt:/usr'
+look -d hurt:/usr/lib 2>&1 | sed "s/inode $lib/inode N/"
