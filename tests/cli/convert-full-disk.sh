@@ -33,3 +33,10 @@ img convert -n -O qcow2 disk.raw top.qcow2
 try img commit top.qcow2
 img check -q small/image.qcow2
 echo "check: $?"
+# The second part of the refcount block is not in the file before it is needed.
+umount small
+mount -t tmpfs -o size=40m tmpfs small
+img create -q -f qcow2 -o refcount_bits=64 small/image.qcow2 1G
+try img bench -w -c 16384 -s 64k -S 64k small/image.qcow2 | grep -v Sending
+img check -q small/image.qcow2
+echo "check: $?"

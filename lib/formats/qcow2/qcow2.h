@@ -239,6 +239,12 @@ int qcow2_refcount_block(struct qcow2 *q, uint64_t cluster, uint64_t *host, stru
 int qcow2_alloc_bytes(struct qcow2 *q, size_t len, uint64_t *host, struct err *err);
 /* Exactly n neighbours, for tables; marks them in the guard. Content is undefined. */
 int qcow2_alloc_table(struct qcow2 *q, uint64_t n, uint64_t *host, struct err *err);
+/*
+ * Before a part of a table at host gets its first entry: of a new image it may be a hole of the file. If
+ * the disk were full when it is written, what it names would be lost: the space is taken now. -ENOSPC.
+ */
+int qcow2_fill_hole(struct qcow2 *q, const void *part, uint64_t len, uint64_t host,
+		    struct err *err);
 /* Takes back an allocation that nothing refers to yet. */
 void qcow2_unalloc(struct qcow2 *q, uint64_t first, uint64_t n);
 /* Lowers the refcounts at the end of the next turn. Never fails: at worst clusters leak. */

@@ -9,9 +9,7 @@
 #include <inttypes.h>
 #include <stdlib.h>
 
-#include "base/bytes.h"
 #include "base/cleanup.h"
-#include "io/file.h"
 
 #define L1_PART 512 /* entries: about a block of the file system */
 
@@ -34,20 +32,12 @@ static int write_new_table(struct qcow2 *q, uint64_t old, uint64_t host, struct 
 	return r < 0 ? r : io_pwrite(q->img.file, buf, q->cluster, host, err);
 }
 
-/*
- * The part of the L1 table that names its first L2 table may be a hole of the file. With the disk full
- * later on, everything in these tables would be lost, and its clusters leaked: the space is taken now.
- */
 static int reserve_l1(struct qcow2 *q, uint64_t i, struct err *err)
 {
 	uint64_t first = round_down(i, L1_PART), n = min_u64(q->h.l1_size - first, L1_PART);
-	int r;
 
-	if (!bytes_are_zero(q->l1 + first, n * sizeof(be64)))
-		return 0;
-	r = file_allocate(q->img.file, q->h.l1_offset + first * sizeof(be64), n * sizeof(be64),
-			  err);
-	return r == -ENOTSUP ? 0 : r;
+	return qcow2_fill_hole(q, q->l1 + first, n * sizeof(be64),
+			       q->h.l1_offset + first * sizeof(be64), err);
 }
 
 /* Makes sure that guest offset `off` has an L2 table of its own (refcount 1), and where it is. */
