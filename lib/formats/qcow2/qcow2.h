@@ -159,12 +159,15 @@ static inline uint32_t qcow2_all_subs(const struct qcow2 *q)
 
 /*
  * Whether an entry has a cluster, with or without data; and whether nobody else refers to it. In an
- * external data file offset 0 is a place as any other, which the flag tells from nothing.
+ * external data file offset 0 is a place as any other, which the flag tells from nothing; but not, as
+ * for the peer, where a standard entry says zeros.
  */
 static inline bool qcow2_entry_placed(const struct qcow2 *q, struct l2_entry e)
 {
+	bool flag_tells = qcow2_has_data_file(q) && (qcow2_extended(q) || !e.zero);
+
 	return !(e.raw & ENTRY_COMPRESSED) &&
-	       (e.raw & (qcow2_has_data_file(q) ? ENTRY_OFFSET | ENTRY_COPIED : ENTRY_OFFSET));
+	       (e.raw & (flag_tells ? ENTRY_OFFSET | ENTRY_COPIED : ENTRY_OFFSET));
 }
 
 static inline bool qcow2_entry_own(const struct qcow2 *q, struct l2_entry e)
