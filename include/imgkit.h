@@ -12,7 +12,8 @@
  *             changed. Arguments are only read during the call.
  *   Threads   One image may be read, written, zeroed, discarded, flushed and mapped by several
  *             threads at once; that is how it is fast. Resize, snapshot and bitmap calls wait for
- *             those and exclude them. Close must be the last call.
+ *             those and exclude them, but of these make one at a time: they find by name or number
+ *             what another one may remove. Close must be the last call.
  *   Options   Structs that end in _opts start with their own size: zero them and set it, or use
  *             IMGKIT_OPTS. Programs built with an older header keep working: what they do not
  *             know of is zero, and zero always means the default.

@@ -603,10 +603,11 @@ static void tell_resumed(void *ctx, uint64_t bytes)
 
 static void tell_kept(const struct cli *cli, const struct convert_cmd *c)
 {
-	if (c->kept && !c->quiet)
-		cli_note(cli,
-			 "What is done is kept in '%s.partial': the same command goes on with it",
-			 c->req.path);
+	CLEANUP_FREE char *name = NULL;
+
+	if (c->kept && !c->quiet && target_partial_name(c->req.path, &name, NULL) == 0)
+		cli_note(cli, "What is done is kept in '%s': the same command goes on with it",
+			 name);
 }
 
 static int convert_opened(struct cli *cli, struct convert_cmd *c)

@@ -146,6 +146,7 @@ static int preallocate(struct img *img, uint64_t from, uint64_t to, int mode, st
 static int raw_resize(struct img *img, uint64_t size, int prealloc, struct err *err)
 {
 	uint64_t old = io_size(img->file);
+	bool first = !old && size && prealloc != PREALLOC_FULL; /* sector is whole, as the peer's */
 	int r;
 
 	if (prealloc != PREALLOC_OFF && size < old)
@@ -154,7 +155,7 @@ static int raw_resize(struct img *img, uint64_t size, int prealloc, struct err *
 			       img->io.name);
 	if (prealloc == PREALLOC_METADATA)
 		return preallocate(img, old, size, prealloc, err);
-	r = io_resize(img->file, size, err);
+	r = io_resize(img->file, first ? max_u64(size, SECTOR) : size, err);
 	if (r < 0)
 		return r;
 	img->io.size = round_up(size, SECTOR); /* whatever becomes of the rest */

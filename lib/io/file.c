@@ -16,6 +16,7 @@
 #include <fcntl.h>
 #include <inttypes.h>
 #include <linux/fs.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
@@ -25,6 +26,7 @@
 #include <unistd.h>
 
 #include "base/bytes.h"
+#include "base/cleanup.h"
 #include "io/file_impl.h"
 
 int fd_pread(int fd, void *buf, size_t len, uint64_t off)
@@ -277,11 +279,11 @@ static int open_fd(const char *path, unsigned flags, struct err *err)
 
 	oflags |= flags & (FILE_WRITE | FILE_CREATE) ? O_RDWR : O_RDONLY;
 	oflags |= flags & FILE_DIRECT ? O_DIRECT : 0;
-	oflags |= flags & FILE_NOFOLLOW ? O_NOFOLLOW : 0;
+	oflags |= flags & FILE_OURS ? O_NOFOLLOW : 0;
 	if (flags & FILE_CREATE)
 		oflags |= O_CREAT | (flags & FILE_TRUNC ? 0 : O_EXCL);
 
-	r = fstatat(AT_FDCWD, path, &st, flags & FILE_NOFOLLOW ? AT_SYMLINK_NOFOLLOW : 0);
+	r = fstatat(AT_FDCWD, path, &st, flags & FILE_OURS ? AT_SYMLINK_NOFOLLOW : 0);
 	if (r == 0 && !(oflags & O_EXCL) && !S_ISLNK(st.st_mode)) {
 		r = check_kind(path, st.st_mode, flags, err);
 		if (r < 0)
@@ -404,6 +406,29 @@ static int wrap(int fd, const struct stat *st, const char *name, unsigned flags,
 	return 0;
 }
 
+/* See file_open. As fs.protected_regular and fs.protected_hardlinks of the kernel, which may be off. */
+static int check_ours(const char *path, const struct stat *st, struct err *err)
+{
+	const char *slash = strrchr(path, '/');
+	CLEANUP_FREE char *dir = NULL;
+	struct stat ds;
+
+	if (st->st_nlink > 1)
+		return err_set(err, EPERM,
+			       "Could not open '%s': it has other names (hard links), too", path);
+	if (asprintf(&dir, "%.*s.", slash ? (int)(slash + 1 - path) : 0, path) < 0)
+		return err_nomem(err, strlen(path), "a file name");
+	if (stat(dir, &ds) < 0)
+		return err_sys(err, errno, "Could not open '%s'", dir);
+	if (!(ds.st_mode & S_ISVTX) || !(ds.st_mode & (S_IWGRP | S_IWOTH)) ||
+	    st->st_uid == geteuid() || st->st_uid == ds.st_uid)
+		return 0;
+	return err_set(err, EPERM,
+		       "Could not open '%s': it belongs to another user, in a directory where "
+		       "others may put files",
+		       path);
+}
+
 /* The part of file_open after the open: fd is closed by the caller when it fails. */
 static int take_fd(int fd, const char *path, unsigned flags, struct io **out, struct err *err)
 {
@@ -413,6 +438,8 @@ static int take_fd(int fd, const char *path, unsigned flags, struct io **out, st
 	if (fstat(fd, &st) < 0)
 		return open_error(path, errno, flags, err);
 	r = check_kind(path, st.st_mode, flags, err);
+	if (r == 0 && (flags & FILE_OURS))
+		r = check_ours(path, &st, err);
 	if (r < 0)
 		return r;
 	if (fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) & ~O_NONBLOCK) < 0)

@@ -24,7 +24,7 @@ enum {
 	FILE_UNSAFE = 1 << 4,      /* flush does nothing (cache mode "unsafe") */
 	FILE_SHARE = 1 << 5,       /* -U: take no locks and look all the same; read-only opens */
 	FILE_NO_DEVICE = 1 << 6,   /* accept regular files only */
-	FILE_NOFOLLOW = 1 << 7,    /* fail on a symbolic link */
+	FILE_OURS = 1 << 7,        /* refuse what somebody else may have put there: see file_open */
 	FILE_SHARE_WRITE = 1 << 8, /* reader beside whom others may write */
 	FILE_KEEP_SPACE = 1 << 9,  /* never free space: discard does nothing */
 	FILE_DATA = 1 << 10,       /* an image's external data file: others may write, not resize */
@@ -35,6 +35,9 @@ enum {
  * sockets are refused without blocking. A lock that another process holds: -EBUSY with the peer's
  * text, `Failed to get "write" lock` and a second line `Is another process using the image [PATH]?`.
  * FILE_TRUNC empties the file only after its lock was taken.
+ *
+ * FILE_OURS is for names that others can foresee: symbolic links fail, so do hard links, and in a
+ * sticky directory that others can write to, files that neither we own nor its owner.
  */
 int file_open(const char *path, unsigned flags, struct io **out, struct err *err);
 

@@ -174,7 +174,7 @@ static bool exists(const char *path)
 /* The journal's file, locked: from here on nobody else does anything with either. */
 static int lock_journal(const struct convert_resume *res, struct io **out, struct err *err)
 {
-	const unsigned flags = FILE_WRITE | FILE_NOFOLLOW | FILE_NO_DEVICE;
+	const unsigned flags = FILE_WRITE | FILE_NO_DEVICE | FILE_OURS;
 
 	for (;;) {
 		struct io *file;
@@ -209,12 +209,12 @@ static int open_journal(struct convert_resume *res, const char *identity, struct
 		return r;
 	is_there = exists(res->partial);
 	if (!is_there)
-		r = io_resize(file, 0, err);
+		r = journal_empty(file, err);
 	if (r == 0)
 		r = journal_open(file, identity, !is_there, &res->journal, err);
 	if (r < 0)
 		io_close(file);
-	if (r == -EINVAL || r == -EUCLEAN)
+	if (is_there && (r == -EINVAL || r == -EUCLEAN))
 		err_ctx(err, r, "'%s' cannot be resumed (remove it to begin anew)", res->partial);
 	return r;
 }

@@ -9,7 +9,7 @@
 
 struct chunk {
 	uint64_t ticket; /* counted from 0 without gaps */
-	uint64_t off;    /* guest bytes, multiple of plan.align */
+	uint64_t off;    /* guest bytes, multiple of plan.align; resumed: of the unit */
 	uint64_t len;    /* bytes, the same except at the end of the disk */
 	bool zero;       /* reads as zeros */
 };

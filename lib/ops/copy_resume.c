@@ -207,8 +207,10 @@ static int check_checkpoint(const struct copy *copy, const struct journal_checkp
 			    struct err *err)
 {
 	uint64_t size = io_size(copy->args->src), end = round_up(c->end, copy->unit), from = 0;
+	/* A part of a long checkpoint ends where a run begins. */
+	uint64_t align = copy->args->build->identity ? copy->plan.align : copy->unit;
 
-	if (c->end > size || (c->end < size && !is_aligned(c->end, copy->plan.align)))
+	if (c->end > size || (c->end < size && !is_aligned(c->end, align)))
 		return err_set(err, EUCLEAN, "a checkpoint at offset %" PRIu64, c->end);
 	if (c->n && copy->args->build->identity)
 		return err_set(err, EUCLEAN, "places in an image that has none");

@@ -49,6 +49,9 @@ struct disk_run {
 };
 #define KIND_MASK UINT64_C(511)
 
+/* Head and identity. */
+#define FIRST_MAX (sizeof(struct disk_head) + sizeof(struct disk_record) + IDENTITY_MAX)
+
 #define PAYLOAD_MAX (sizeof(struct disk_checkpoint) + RUNS_MAX * sizeof(struct disk_run))
 
 struct journal {
@@ -212,6 +215,9 @@ int journal_next(struct journal *j, struct journal_checkpoint *c, struct err *er
 	int r = j->read_all ? 0 : read_record(j, &type, &len, PAYLOAD_MAX, err);
 
 	j->read_all = r == 0;
+	/* Records behind a torn one would count again once that is overwritten. */
+	if (r == 0 && io_size(j->io) > j->pos)
+		r = io_resize(j->io, j->pos, err);
 	if (r <= 0)
 		return r;
 	if (type != RECORD_CHECKPOINT)
@@ -270,31 +276,52 @@ static int differs(const char *was, const char *is, struct err *err)
 	return err_set(err, EINVAL, "it was begun with sources or options in another order");
 }
 
-/* 1: it is ours; 0: there is nothing. */
-static int read_head(struct journal *j, struct err *err)
+/* 1: there is a journal of *version; 0: there is nothing. */
+static int read_head(struct io *io, uint32_t *version, struct err *err)
 {
-	struct disk_head head = {0};
-	size_t have = (size_t)min_u64(io_size(j->io), sizeof(head)), len;
-	uint32_t type;
-	int r = io_pread(j->io, &head, have, 0, err);
+	struct disk_head head = {.version = le32_make(VERSION)};
+	size_t have = (size_t)min_u64(io_size(io), sizeof(head));
+	int r = io_pread(io, &head, have, 0, err);
 
 	if (r < 0)
 		return r;
 	/* Made, and then the power failed. */
-	if (bytes_are_zero(&head, have))
+	if (bytes_are_zero(&head, have) && io_size(io) <= FIRST_MAX)
 		return 0;
 	if (memcmp(head.magic, MAGIC, min_u64(have, sizeof(head.magic))) != 0)
 		return err_set(err, EUCLEAN, "%s: the file is no journal of a conversion",
-			       j->io->name);
-	if (have == sizeof(head) && le32_get(head.version) != VERSION)
+			       io->name);
+	*version = le32_get(head.version);
+	return 1;
+}
+
+int journal_empty(struct io *file, struct err *err)
+{
+	uint32_t version;
+	int r = read_head(file, &version, err);
+
+	return r < 0 ? r : io_resize(file, 0, err);
+}
+
+/* 1: it is ours; 0: there is nothing. */
+static int read_identity(struct journal *j, struct err *err)
+{
+	uint32_t version, type;
+	size_t len;
+	int r = read_head(j->io, &version, err);
+
+	if (r <= 0)
+		return r;
+	if (version != VERSION)
 		return err_set(err, EINVAL, "%s: the journal is of version %" PRIu32 ", not %d",
-			       j->io->name, le32_get(head.version), VERSION);
-	j->pos = sizeof(head);
+			       j->io->name, version, VERSION);
+	j->pos = sizeof(struct disk_head);
 	r = read_record(j, &type, &len, IDENTITY_MAX, err);
 	if (r <= 0)
 		return r;
 	if (type != RECORD_IDENTITY)
-		return io_corrupt(j->io, err, sizeof(head), "the journal does not say of what");
+		return io_corrupt(j->io, err, sizeof(struct disk_head),
+				  "the journal does not say of what");
 	j->payload[len] = '\0';
 	return strcmp((char *)j->payload, j->identity) == 0
 		       ? 1
@@ -330,7 +357,7 @@ static int load(struct journal *j, const char *identity, bool begin, struct err 
 	j->run = calloc(RUNS_MAX, sizeof(*j->run));
 	if (!j->identity || !j->payload || !j->run)
 		return err_nomem(err, PAYLOAD_MAX, "a journal");
-	r = read_head(j, err);
+	r = read_identity(j, err);
 	if (r == 0 && !begin)
 		return err_set(err, EUCLEAN, "%s: the journal does not say of what it is",
 			       j->io->name);

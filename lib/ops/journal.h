@@ -10,7 +10,7 @@
  *
  * The builder of the target hands out space in the order in which it is asked: so asking it again,
  * as the checkpoints say, gives every piece the place that it has. Whoever appends a checkpoint has
- * flushed the data before. A record that is torn ends the journal, and the next one overwrites it.
+ * flushed the data before. A record that is torn ends the journal: what is behind is cut off.
  */
 #ifndef IMGKIT_OPS_JOURNAL_H
 #define IMGKIT_OPS_JOURNAL_H
@@ -44,6 +44,9 @@ struct journal;
  */
 int journal_open(struct io *file, const char *identity, bool begin, struct journal **out,
 		 struct err *err);
+
+/* Makes any journal one that says nothing. -EUCLEAN: it is none, and is left as it is. */
+int journal_empty(struct io *file, struct err *err);
 
 /* Whether it was begun by journal_open. */
 bool journal_is_new(const struct journal *j);

@@ -45,6 +45,7 @@ struct target {
 	char *temp;     /* its name until then; NULL: it has none, or was there before */
 	bool unnamed;   /* made with O_TMPFILE */
 	bool partial;   /* temp is a name that stays, and may have been there */
+	bool made;      /* with partial: it was not there */
 	bool in_place;
 	bool created; /* in place, and it was not there before */
 	bool committed;
@@ -225,7 +226,7 @@ int target_partial_name(const char *path, char **out, struct err *err)
 /* A file that outlives us has its locks: another process may want to go on with it. */
 static int open_partial(struct target *t, const char *path, unsigned flags, struct err *err)
 {
-	unsigned ff = FILE_WRITE | FILE_NOFOLLOW | FILE_NO_DEVICE;
+	unsigned ff = FILE_WRITE | FILE_NO_DEVICE | FILE_OURS;
 	bool is_there;
 	int r = target_partial_name(path, &t->temp, err);
 
@@ -236,7 +237,9 @@ static int open_partial(struct target *t, const char *path, unsigned flags, stru
 	r = file_open(t->temp, ff, &t->io, err);
 	if (r < 0)
 		return r;
-	if (!is_there && t->old)
+	t->made = !is_there;
+	/* Also of one that is there: it may have been left before it had them. */
+	if (t->old)
 		keep_owner(file_fd(t->io), t->old);
 	return sync_name(t, err);
 }
@@ -332,6 +335,8 @@ int target_open(const char *path, unsigned flags, const struct opts *opts, struc
 	if (r == 0)
 		r = apply_opts(t, opts, err);
 	if (r < 0) {
+		if (t->made)
+			unlink(t->temp);
 		target_close(t);
 		return r;
 	}

@@ -47,6 +47,27 @@ cat copy
 try --force -O qcow2 disk.raw copy
 img compare disk.raw copy
 ls
+chmod 600 copy
+stopped -q --force -O qcow2 disk.raw copy
+chmod 644 copy.partial
+try -q --force -O qcow2 disk.raw copy
+stat -c %a copy
+rm copy
+ln -s elsewhere link
+stopped -O qcow2 disk.raw link
+try -q -O qcow2 disk.raw link
+rm link elsewhere
+echo 'What somebody else put there, and what cannot begin'
+echo precious > copy.partial.journal
+try -O qcow2 disk.raw copy
+cat copy.partial.journal
+rm copy.partial.journal
+: > precious
+ln precious copy.partial.journal
+try -O qcow2 disk.raw copy
+rm copy.partial.journal precious
+try -O qcow2 -o extent_size_hint=1T disk.raw copy
+ls
 echo 'What cannot be resumed'
 try -n -O qcow2 disk.raw copy
 try -W -O qcow2 disk.raw new

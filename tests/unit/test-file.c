@@ -45,9 +45,36 @@ static void open_errors_name_the_file(void **state)
 	      "Could not open '/proc/version': filesystem does not support O_DIRECT");
 	assert_int_equal(symlink("none", "dangling"), 0);
 	fails(file_open("dangling", 0, &io, &e), -ENOENT, &e, "dangling");
-	fails(file_open("dangling", FILE_NOFOLLOW, &io, &e), -ELOOP, &e, "dangling");
+	fails(file_open("dangling", FILE_OURS, &io, &e), -ELOOP, &e, "dangling");
 	assert_int_equal(symlink("loop", "loop"), 0);
 	fails(file_open("loop", 0, &io, &e), -ELOOP, &e, "loop");
+}
+
+/* Where others may put files, one of a name that they could foresee. */
+static void what_others_put_there_is_refused(void **state)
+{
+	struct err e = {0};
+	struct io *io;
+
+	(void)state;
+	be_honest();
+	assert_int_equal(mkdir("public", 0700), 0);
+	ok(file_open("public/one", FILE_CREATE, &io, &e), &e);
+	io_close(io);
+	ok(file_open("public/one", FILE_WRITE | FILE_OURS, &io, &e), &e);
+	io_close(io);
+	assert_int_equal(link("public/one", "public/two"), 0);
+	fails(file_open("public/one", FILE_WRITE | FILE_OURS, &io, &e), -EPERM, &e, "hard links");
+	assert_int_equal(unlink("public/two"), 0);
+	if (chown("public/one", 12345, (gid_t)-1) < 0)
+		return; /* only root can try the rest */
+	ok(file_open("public/one", FILE_WRITE | FILE_OURS, &io, &e), &e);
+	io_close(io);
+	assert_int_equal(chmod("public", 01777), 0);
+	fails(file_open("public/one", FILE_WRITE | FILE_OURS, &io, &e), -EPERM, &e, "another user");
+	assert_int_equal(chown("public", 12345, (gid_t)-1), 0);
+	ok(file_open("public/one", FILE_WRITE | FILE_OURS, &io, &e), &e);
+	io_close(io);
 }
 
 static bool stat_lies; /* says "regular file" of everything */
@@ -225,6 +252,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(create_does_not_overwrite),
 		cmocka_unit_test(open_errors_name_the_file),
+		cmocka_unit_test(what_others_put_there_is_refused),
 		cmocka_unit_test(open_does_not_block),
 		cmocka_unit_test(only_files_and_block_devices),
 		cmocka_unit_test(descriptors_can_be_wrapped),

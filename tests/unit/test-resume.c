@@ -627,6 +627,68 @@ static void long_checkpoints_are_cut(void **state)
 	io_close(file);
 }
 
+/* What was behind a torn record does not come back when that one is written again. */
+static void torn_checkpoints_take_the_rest_along(void **state)
+{
+	enum { PART = 32768 };
+	static struct journal_run run[2 * PART];
+	struct journal_checkpoint c = {.end = UINT64_C(2) * PART * 1024, .run = run};
+	struct io *file = disk_new("journal");
+	struct journal *j;
+
+	(void)state;
+	for (size_t i = 0; i < 2 * PART; i++)
+		run[i] = (struct journal_run){JOURNAL_CODED, i * 1024, 512};
+	c.n = 2 * PART;
+	ok(journal_open(disk_borrow(file), "", true, &j, &e), &e);
+	ok(journal_append(j, &c, &e), &e);
+	journal_close(j);
+	ok(io_pwrite(file, "torn", 4, 1000, &e), &e);
+	ok(journal_open(disk_borrow(file), "", false, &j, &e), &e);
+	assert_int_equal(journal_next(j, &c, &e), 0);
+	c = (struct journal_checkpoint){.end = PART * 1024, .run = run, .n = PART};
+	ok(journal_append(j, &c, &e), &e);
+	journal_close(j);
+	ok(journal_open(disk_borrow(file), "", false, &j, &e), &e);
+	assert_int_equal(journal_next(j, &c, &e), 1);
+	assert_int_equal(journal_next(j, &c, &e), 0);
+	assert_int_equal(journal_end(j), PART * 1024);
+	journal_close(j);
+	io_close(file);
+}
+
+/* The parts of a long checkpoint end at any unit, also inside of what is looked at for zeros. */
+static void long_checkpoints_go_on(void **state)
+{
+	enum { UNIT = 512, N = 32768 + 1000 };
+	static const struct how how = {"qcow2",
+				       "cluster_size=512",
+				       {.sparse = 4096, .compress = true, .checkpoint = INT64_MAX}};
+	struct io *src = disk_new("source"), *file = disk_new("target"), *one;
+	struct io *journal = disk_new("journal");
+	unsigned char unit[UNIT];
+	struct rng rng = {.state = 9};
+
+	(void)state;
+	if (only_threads)
+		return;
+	for (size_t i = 0; i < N; i++) {
+		memset(unit, 1, UNIT);
+		if (i < 2) /* these do not compress, and are one run */
+			rng_fill(&rng, unit, UNIT);
+		ok(io_pwrite(src, unit, UNIT, i * UNIT, &e), &e);
+	}
+	one = in_one_run(src, &how);
+	ok(copy_to(file, journal, src, &how, NULL, &e), &e);
+	ok(copy_to(file, journal, src, &how, NULL, &e), &e);
+	assert_int_equal(resumed_at, N * UNIT);
+	assert_equal(file, one, "long checkpoint", 0);
+	io_close(one);
+	io_close(journal);
+	io_close(file);
+	io_close(src);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -639,6 +701,8 @@ int main(void)
 		cmocka_unit_test(changes_are_found),
 		cmocka_unit_test(other_conversions_are_told),
 		cmocka_unit_test(long_checkpoints_are_cut),
+		cmocka_unit_test(torn_checkpoints_take_the_rest_along),
+		cmocka_unit_test(long_checkpoints_go_on),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -78,7 +78,7 @@ struct region {
 bool compact_too_far(const struct compact *c, const struct region *r);
 /*
  * Copies a region to a place in front of it. 1: it is at *to, not durable yet, with a refcount of 1;
- * 0: there is no place.
+ * 0: there is no place. Unless it returns 1, *to stays as it is.
  */
 int compact_copy_region(struct compact *c, const struct region *old, uint64_t *to, struct err *err);
 /* Lowers the refcounts of a region that nothing on the disk refers to. */

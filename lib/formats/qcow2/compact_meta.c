@@ -172,19 +172,20 @@ bool compact_too_far(const struct compact *c, const struct region *r)
 int compact_copy_region(struct compact *c, const struct region *old, uint64_t *to, struct err *err)
 {
 	struct qcow2 *q = c->q;
-	uint64_t n = div_up(old->len, q->cluster), first;
+	uint64_t n = div_up(old->len, q->cluster), first, host;
 	int r = qcow2_take_below(q, n, old->host >> q->cluster_bits, &first, err);
 
 	if (r <= 0)
 		return r;
-	*to = first << q->cluster_bits;
-	r = copy_bytes(q, old->host, *to, old->len, err);
+	host = first << q->cluster_bits;
+	r = copy_bytes(q, old->host, host, old->len, err);
 	if (r < 0) {
 		qcow2_unalloc(q, first, n);
 		return r;
 	}
-	mcache_drop(&q->cache, *to, n << q->cluster_bits);
-	qcow2_guard_set(q, *to, n << q->cluster_bits, true);
+	mcache_drop(&q->cache, host, n << q->cluster_bits);
+	qcow2_guard_set(q, host, n << q->cluster_bits, true);
+	*to = host;
 	return 1;
 }
 

@@ -159,12 +159,15 @@ static inline uint32_t qcow2_all_subs(const struct qcow2 *q)
 
 /*
  * Whether an entry has a cluster, with or without data; and whether nobody else refers to it. In an
- * external data file offset 0 is a place as any other, which the flag tells from nothing.
+ * external data file offset 0 is a place as any other, which the flag tells from nothing; but not, as
+ * for the peer, where a standard entry says zeros.
  */
 static inline bool qcow2_entry_placed(const struct qcow2 *q, struct l2_entry e)
 {
+	bool flag_tells = qcow2_has_data_file(q) && (qcow2_extended(q) || !e.zero);
+
 	return !(e.raw & ENTRY_COMPRESSED) &&
-	       (e.raw & (qcow2_has_data_file(q) ? ENTRY_OFFSET | ENTRY_COPIED : ENTRY_OFFSET));
+	       (e.raw & (flag_tells ? ENTRY_OFFSET | ENTRY_COPIED : ENTRY_OFFSET));
 }
 
 static inline bool qcow2_entry_own(const struct qcow2 *q, struct l2_entry e)
@@ -239,6 +242,12 @@ int qcow2_refcount_block(struct qcow2 *q, uint64_t cluster, uint64_t *host, stru
 int qcow2_alloc_bytes(struct qcow2 *q, size_t len, uint64_t *host, struct err *err);
 /* Exactly n neighbours, for tables; marks them in the guard. Content is undefined. */
 int qcow2_alloc_table(struct qcow2 *q, uint64_t n, uint64_t *host, struct err *err);
+/*
+ * Before a part of a table at host gets its first entry: of a new image it may be a hole of the file. If
+ * the disk were full when it is written, what it names would be lost: the space is taken now. -ENOSPC.
+ */
+int qcow2_fill_hole(struct qcow2 *q, const void *part, uint64_t len, uint64_t host,
+		    struct err *err);
 /* Takes back an allocation that nothing refers to yet. */
 void qcow2_unalloc(struct qcow2 *q, uint64_t first, uint64_t n);
 /* Lowers the refcounts at the end of the next turn. Never fails: at worst clusters leak. */

@@ -16,7 +16,9 @@
 #include <inttypes.h>
 #include <stdlib.h>
 
+#include "base/bytes.h"
 #include "base/cleanup.h"
+#include "io/file.h"
 
 static uint64_t block_entries(const struct qcow2 *q)
 {
@@ -93,6 +95,16 @@ int qcow2_refcount_load(struct qcow2 *q, uint64_t first, uint64_t n, uint64_t *c
 	return 0;
 }
 
+int qcow2_fill_hole(struct qcow2 *q, const void *part, uint64_t len, uint64_t host, struct err *err)
+{
+	int r;
+
+	if (!bytes_are_zero(part, len))
+		return 0;
+	r = file_allocate(q->img.file, host, len, err);
+	return r == -ENOTSUP ? 0 : r;
+}
+
 int qcow2_refcount_add(struct qcow2 *q, uint64_t cluster, int delta, struct err *err)
 {
 	uint64_t block, i, count, max = refcount_max(q->h.refcount_order);
@@ -117,6 +129,10 @@ int qcow2_refcount_add(struct qcow2 *q, uint64_t cluster, int delta, struct err 
 	if (delta < 0 && !count)
 		return io_corrupt(q->img.file, err, cluster << q->cluster_bits,
 				  "refcount of a cluster in use is 0");
+	if (!count && !s->dirty)
+		r = qcow2_fill_hole(q, s->data, q->cache.slice, s->host, err);
+	if (r < 0)
+		return r;
 	refcount_store(s->data, q->h.refcount_order, i, delta > 0 ? count + 1 : count - 1);
 	mcache_mark(&q->cache, s, CLASS_REFCOUNT);
 	if (delta < 0 && count == 1) {

@@ -11,6 +11,8 @@
 
 #include "base/cleanup.h"
 
+#define L1_PART 512 /* entries: about a block of the file system */
+
 /* Content for a new table: a copy of the old one, or empty. */
 static int write_new_table(struct qcow2 *q, uint64_t old, uint64_t host, struct err *err)
 {
@@ -30,6 +32,14 @@ static int write_new_table(struct qcow2 *q, uint64_t old, uint64_t host, struct 
 	return r < 0 ? r : io_pwrite(q->img.file, buf, q->cluster, host, err);
 }
 
+static int reserve_l1(struct qcow2 *q, uint64_t i, struct err *err)
+{
+	uint64_t first = round_down(i, L1_PART), n = min_u64(q->h.l1_size - first, L1_PART);
+
+	return qcow2_fill_hole(q, q->l1 + first, n * sizeof(be64),
+			       q->h.l1_offset + first * sizeof(be64), err);
+}
+
 /* Makes sure that guest offset `off` has an L2 table of its own (refcount 1), and where it is. */
 static int own_l2(struct qcow2 *q, uint64_t off, uint64_t *l2, struct err *err)
 {
@@ -41,7 +51,9 @@ static int own_l2(struct qcow2 *q, uint64_t off, uint64_t *l2, struct err *err)
 	*l2 = old;
 	if (old && (be64_get(q->l1[i]) & ENTRY_COPIED))
 		return 0;
-	r = qcow2_alloc_table(q, 1, l2, err);
+	r = reserve_l1(q, i, err);
+	if (r == 0)
+		r = qcow2_alloc_table(q, 1, l2, err);
 	if (r < 0)
 		return r;
 	r = write_new_table(q, old, *l2, err);
