@@ -27,6 +27,7 @@
 
 #define TRANSFER_MAX (UINT64_C(64) << 20)
 #define IOV_LIMIT    64u
+#define ZERO_STEP    GiB
 
 /* The arguments of a call. */
 #define A(n) (regs->arg[n])
@@ -214,6 +215,23 @@ static int64_t call_fsync(struct cell *cell, const struct call_regs *regs)
 	return f->io->caps & IO_RDONLY ? 0 : io_flush(f->io, NULL);
 }
 
+/* In steps, between which the cell can be stopped: a disk can be larger than anybody's patience. */
+static int zero_disk(struct cell *cell, struct io *io, uint64_t off, uint64_t len, unsigned flags)
+{
+	int r = 0;
+
+	while (len && !r) {
+		uint64_t n = min_u64(len, ZERO_STEP);
+
+		if (atomic_load(&cell->stop) || atomic_load(&cell->timeout))
+			return -EINTR;
+		r = io_zero(io, off, n, flags, NULL);
+		off += n;
+		len -= n;
+	}
+	return r;
+}
+
 static int64_t call_fallocate(struct cell *cell, const struct call_regs *regs)
 {
 	const struct cell_file *f = file_of(cell, A(0), CELL_DISK);
@@ -224,9 +242,9 @@ static int64_t call_fallocate(struct cell *cell, const struct call_regs *regs)
 	if (!len || !add_ok(off, len, &end) || end > io_size(f->io))
 		return -EINVAL;
 	if (A(1) == (FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE))
-		return io_zero(f->io, off, len, IO_ZERO_UNMAP, NULL);
+		return zero_disk(cell, f->io, off, len, IO_ZERO_UNMAP);
 	if ((A(1) & ~(uint64_t)FALLOC_FL_KEEP_SIZE) == FALLOC_FL_ZERO_RANGE)
-		return io_zero(f->io, off, len, 0, NULL);
+		return zero_disk(cell, f->io, off, len, 0);
 	return -EOPNOTSUPP;
 }
 
@@ -576,47 +594,20 @@ static int64_t call_getrusage(struct cell *cell, const struct call_regs *regs)
 }
 
 /* Answers that are always the same. */
-static int64_t say_zero(struct cell *cell, const struct call_regs *regs)
-{
-	(void)cell;
-	(void)regs;
-	return 0;
-}
+#define SAYS(name, answer)                                                   \
+	static int64_t name(struct cell *cell, const struct call_regs *regs) \
+	{                                                                    \
+		(void)cell;                                                  \
+		(void)regs;                                                  \
+		return answer;                                               \
+	}
 
-static int64_t say_one(struct cell *cell, const struct call_regs *regs)
-{
-	(void)cell;
-	(void)regs;
-	return 1;
-}
-
-static int64_t say_noent(struct cell *cell, const struct call_regs *regs)
-{
-	(void)cell;
-	(void)regs;
-	return -ENOENT;
-}
-
-static int64_t say_notty(struct cell *cell, const struct call_regs *regs)
-{
-	(void)cell;
-	(void)regs;
-	return -ENOTTY;
-}
-
-static int64_t say_nosys(struct cell *cell, const struct call_regs *regs)
-{
-	(void)cell;
-	(void)regs;
-	return -ENOSYS;
-}
-
-static int64_t say_perm(struct cell *cell, const struct call_regs *regs)
-{
-	(void)cell;
-	(void)regs;
-	return -EPERM;
-}
+SAYS(say_zero, 0)
+SAYS(say_one, 1)
+SAYS(say_noent, -ENOENT)
+SAYS(say_notty, -ENOTTY)
+SAYS(say_nosys, -ENOSYS)
+SAYS(say_perm, -EPERM)
 
 typedef int64_t call_fn(struct cell *, const struct call_regs *);
 

@@ -425,6 +425,13 @@ static void errands(void)
 	_exit(1);
 }
 
+/* One call that takes longer than anybody waits. */
+static void zero_vast_disk(void)
+{
+	syscall(SYS_fallocate, 4, FALLOC_FL_ZERO_RANGE, 0, UINT64_C(1) << 60);
+	_exit(1);
+}
+
 static void chatter(void)
 {
 	for (;;)
@@ -496,6 +503,7 @@ static const struct {
 	A(loop),
 	A(storm),
 	A(errands),
+	A(zero_vast_disk),
 	A(chatter),
 #undef A
 };

@@ -216,6 +216,50 @@ static void attacks_in_process(void **state)
 		all_attacks(CELL_PROCESS);
 }
 
+/* ---- stopping ---- */
+
+/* A disk that is too large to be cleared in a lifetime; somebody loses patience soon. */
+struct vast {
+	struct io io;
+	struct cell *cell;
+	unsigned cleared;
+};
+
+static int vast_zero(struct io *io, uint64_t off, uint64_t len, unsigned flags, struct err *err)
+{
+	struct vast *v = (struct vast *)(void *)io;
+
+	(void)off;
+	(void)len;
+	(void)flags;
+	(void)err;
+	if (++v->cleared == 3)
+		cell_stop(v->cell);
+	return 0;
+}
+
+static void stopped_in_a_call(void **state)
+{
+	static const struct io_ops ops = {.name = "vast", .zero = vast_zero};
+	const char *const argv[] = {"guest", "zero_vast_disk", NULL};
+	struct vast vast = {0};
+	struct cell_config config = {.program = {guest, guest_size, argv},
+				     .isolation = CELL_PROCESS,
+				     .files[4] = {.kind = CELL_DISK, .io = &vast.io}};
+	struct cell_result result;
+	struct err e = {0};
+
+	(void)state;
+	ok(io_init(&vast.io, &ops, "vast", &e), &e);
+	atomic_store(&vast.io.size, UINT64_C(1) << 60);
+	ok(cell_new(&vast.cell, &config, &e), &e);
+	ok(cell_run(vast.cell, &result, &e), &e);
+	assert_int_equal(result.end, CELL_STOPPED);
+	assert_int_equal(vast.cleared, 3);
+	cell_free(vast.cell);
+	free(vast.io.name);
+}
+
 /* ---- programs that are none ---- */
 
 static void damaged_programs(void **state)
@@ -289,7 +333,8 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(honest_program_in_vm), cmocka_unit_test(honest_program_in_process),
 		cmocka_unit_test(attacks_in_vm),        cmocka_unit_test(attacks_in_process),
-		cmocka_unit_test(damaged_programs),     cmocka_unit_test(damaged_symbols),
+		cmocka_unit_test(stopped_in_a_call),    cmocka_unit_test(damaged_programs),
+		cmocka_unit_test(damaged_symbols),
 	};
 
 	return cmocka_run_group_tests(tests, setup, NULL);
