@@ -27,7 +27,7 @@ static int read_headers(struct image *im, struct err *err)
 	const struct elf_program *prog = im->prog;
 	Elf64_Ehdr *h = &im->head;
 
-	if (prog->size < sizeof(*h) || memcmp(prog->image, ELFMAG, SELFMAG))
+	if (prog->size < sizeof(*h) || memcmp(prog->image, ELFMAG, SELFMAG) != 0)
 		return err_set(err, ENOEXEC, "not an ELF program");
 	memcpy(h, prog->image, sizeof(*h));
 	if (h->e_ident[EI_CLASS] != ELFCLASS64 || h->e_ident[EI_DATA] != ELFDATA2LSB ||

@@ -355,7 +355,7 @@ static int get_call(struct traced *t, struct call_regs *regs, struct cell_fault 
 	if (get_regs(t, err) < 0)
 		return -EIO;
 	code = guest_read(t->mem, t->regs.rip - 2, 2);
-	if (!code || memcmp(code, stub, 2)) {
+	if (!code || memcmp(code, stub, 2) != 0) {
 		*fault = protection_fault(t);
 		return ENGINE_FAULT;
 	}

@@ -45,7 +45,7 @@ static void build_gdt(struct guest_memory *mem)
 	};
 	uint64_t base = X86_TSS;
 
-	for (unsigned i = 0; i < ARRAY_LEN(flat); i++)
+	for (uint64_t i = 0; i < ARRAY_LEN(flat); i++)
 		put64(mem, X86_GDT + i * 8, flat[i]);
 	/* 0x38: TSS, busy, 16 bytes. */
 	put64(mem, X86_GDT + X86_TR,
@@ -56,7 +56,7 @@ static void build_gdt(struct guest_memory *mem)
 
 static void build_idt(struct guest_memory *mem)
 {
-	for (unsigned v = 0; v < PORT_VECTORS; v++) {
+	for (uint64_t v = 0; v < PORT_VECTORS; v++) {
 		uint64_t stub = X86_VECTORS + v * 8;
 		/* int3 and into are the user's to raise; every gate uses stack 1. */
 		uint64_t type = v == 3 || v == 4 ? 0xee : 0x8e;
@@ -97,7 +97,7 @@ static void build_stubs(struct guest_memory *mem)
 		0xff, 0xe0, /* jmp *%rax */
 	};
 
-	for (unsigned v = 0; v < PORT_VECTORS; v++) {
+	for (uint64_t v = 0; v < PORT_VECTORS; v++) {
 		unsigned char *stub = mem->host + X86_VECTORS + v * 8;
 
 		stub[0] = 0xe6; /* out %al,$vector */
@@ -129,7 +129,7 @@ struct tables {
 };
 
 /* The table one level below entry `index` of `table`; made when it is not there. 0: no room. */
-static uint64_t descend(struct tables *t, uint64_t table, unsigned index)
+static uint64_t descend(struct tables *t, uint64_t table, uint64_t index)
 {
 	uint64_t e = fetch64(t->mem, table + index * 8);
 
@@ -148,9 +148,9 @@ static int map_page(struct tables *t, uint64_t at, uint64_t bits, bool big, stru
 {
 	uint64_t table = descend(t, X86_PML4, 0);
 
-	table = table ? descend(t, table, (unsigned)(at >> 30)) : 0;
+	table = table ? descend(t, table, at >> 30) : 0;
 	if (table && !big)
-		table = descend(t, table, (unsigned)(at >> 21 & 511));
+		table = descend(t, table, at >> 21 & 511);
 	if (!table)
 		return err_set(err, ENOMEM, "no room for the page tables of a cell");
 	if (big)
@@ -208,7 +208,7 @@ void x86_fault(const struct guest_memory *mem, unsigned vector, uint64_t rsp,
 	       struct cell_fault *fault)
 {
 	/* Error code (if any), rip, cs, rflags, rsp, ss: on the stack of level 0, nowhere else. */
-	unsigned words = has_error_code(vector) ? 6 : 5;
+	uint64_t words = has_error_code(vector) ? 6 : 5;
 
 	*fault = (struct cell_fault){.vector = vector};
 	if (rsp < X86_STACK || rsp > X86_STACK + CELL_PAGE - words * 8 || !is_aligned(rsp, 8))
