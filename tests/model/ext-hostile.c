@@ -22,7 +22,7 @@
 #include "rng.h"
 #include "tell.h"
 
-enum { BLOCK = 1024, ROUNDS = SANITIZED ? 350 : 700, STEPS = 3000 };
+enum { BLOCK = 1024, ROUNDS = SANITIZED ? 90 : 400, STEPS = 3000 };
 
 static struct rng rng;
 static unsigned char *image; /* as mke2fs and debugfs made it */
@@ -43,7 +43,7 @@ static void make_image(const char *options, bool journal)
 	   "yes dddddddd | head -c 60000 > dir/data; cp dir/data fragments; "
 	   "ln -s data dir/short; ln dir/data dir/hard; mkfifo dir/fifo; "
 	   "ln -s $(head -c 100 /dev/zero | tr '\\0' l) dir/long; echo tiny > tiny");
-	sh("truncate -s 6M image; mke2fs -q -F -b 1024 -N 400 %s -d tree image 2>/dev/null; "
+	sh("truncate -s 3M image; mke2fs -q -F -b 1024 -N 400 %s -d tree image 2>/dev/null; "
 	   "e2fsck -fyD image >/dev/null 2>&1; "
 	   "head -c 600 /dev/zero | tr '\\0' v > value; "
 	   /* Holes in every second block make a tree of extents. */

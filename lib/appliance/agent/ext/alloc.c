@@ -141,7 +141,13 @@ static errcode_t alloc_extents(struct ext *x, struct ext_inode *inode, struct ex
 		return code;
 	run->pblk = pblk + in;
 	run->len = min_u64(run->len, got - in);
-	return extent_add(x, inode, run);
+	code = extent_add(x, inode, run);
+	/* The tree may need a block that is not there. */
+	if (code) {
+		ext2fs_block_alloc_stats_range(x->e2, pblk, (blk_t)got, -1);
+		ext2fs_iblk_sub_blocks(x->e2, &inode->u.small, got / ratio);
+	}
+	return code;
 }
 
 static errcode_t alloc_blocks(struct ext *x, struct ext_inode *inode, struct ext_run *run)

@@ -82,6 +82,14 @@ static void acl_apply(struct acl *acl, size_t len, uint16_t mode)
 		other->perm = le16_make(mode & 7);
 }
 
+/* The library has 0 where the system calls have "no id". */
+static void acl_fill(struct acl *acl, size_t len)
+{
+	for (size_t i = 0; len >= 4 && i < (len - 4) / sizeof(struct acl_entry); i++)
+		if (!(le16_get(acl->entries[i].tag) & (ACL_USER | ACL_GROUP)))
+			acl->entries[i].id = le32_make(UINT32_MAX);
+}
+
 /* ---- reading ---- */
 
 static int xattrs_open(struct ext *x, uint64_t ino, struct ext2_xattr_handle **h, struct err *err)
@@ -130,6 +138,8 @@ int ext_xattr_get(struct fs *fs, uint64_t ino, const char *name, void *buf, size
 			    (uint32_t)ino, *len);
 	else if (*len)
 		memcpy(buf, value, *len);
+	if (r == 0 && (strcmp(name, ACL_ACCESS) == 0 || strcmp(name, ACL_DEFAULT) == 0))
+		acl_fill(buf, *len);
 	ext2fs_free_mem(&value);
 	return r;
 }
