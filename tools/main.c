@@ -22,7 +22,7 @@ static const struct cmd *const commands[] = {
 	&cmd_checksum, &cmd_compact,     &cmd_sparsify, &cmd_dedup,   &cmd_bitmap,  &cmd_dd,
 	&cmd_bench,    &cmd_filesystems, &cmd_df,       &cmd_ls,      &cmd_stat,    &cmd_cat,
 	&cmd_cp,       &cmd_edit,        &cmd_rm,       &cmd_mkdir,   &cmd_ln,      &cmd_mv,
-	&cmd_chmod,    &cmd_chown,       &cmd_fsck,     &cmd_doctor,
+	&cmd_chmod,    &cmd_chown,       &cmd_fsck,     &cmd_mkfs,    &cmd_doctor,
 };
 
 static const struct cmd *command_find(const char *name)
