@@ -73,7 +73,7 @@ static bool candidate(struct agent *a, struct known *k, struct err *err)
 
 	if (whole && k->v.table[0])
 		return false; /* what is there lies below the partitions */
-	if (disks_look(&a->disks, k, err) < 0)
+	if (disks_glance(&a->disks, k, err) < 0)
 		return false;
 	return !strcmp(k->v.usage, "filesystem");
 }
@@ -156,7 +156,7 @@ static struct known *find_spec(struct rooting *x, const struct fstab_spec *s, co
 		struct known *k = &d->known[i];
 		bool by_content = s->key == FSTAB_UUID || s->key == FSTAB_LABEL;
 
-		if (by_content && disks_look(d, k, NULL) < 0)
+		if (by_content && disks_glance(d, k, NULL) < 0)
 			continue;
 		if (!matches(k, s))
 			continue;

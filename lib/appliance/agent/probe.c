@@ -198,15 +198,19 @@ static void take_values(blkid_probe pr, struct agent_volume *v)
 	v->fs_block = (uint32_t)strtoul(number, NULL, 10);
 }
 
-int disks_look(struct disks *d, struct known *k, struct err *err)
+static void forget_values(struct agent_volume *v)
+{
+	v->usage[0] = v->type[0] = v->label[0] = v->uuid[0] = v->version[0] = 0;
+	v->fs_block = 0;
+}
+
+static int look(struct disks *d, struct known *k, bool raids, struct err *err)
 {
 	CLEANUP_PROBE blkid_probe pr = NULL;
 	struct volume vol;
 	int r;
 
-	if (k->looked)
-		return 0;
-	k->looked = true;
+	forget_values(&k->v);
 	if (k->extended || disks_volume(d, k, &vol, NULL) < 0)
 		return 0;
 	r = new_probe(k->v.disk, vol.offset, vol.size, &pr, err);
@@ -215,6 +219,8 @@ int disks_look(struct disks *d, struct known *k, struct err *err)
 	blkid_probe_enable_superblocks(pr, 1);
 	blkid_probe_set_superblocks_flags(pr, BLKID_SUBLKS_DEFAULT | BLKID_SUBLKS_USAGE |
 						      BLKID_SUBLKS_VERSION);
+	if (!raids)
+		blkid_probe_filter_superblocks_usage(pr, BLKID_FLTR_NOTIN, BLKID_USAGE_RAID);
 	r = blkid_do_safeprobe(pr);
 	if (r == 0)
 		take_values(pr, &k->v);
@@ -222,6 +228,22 @@ int disks_look(struct disks *d, struct known *k, struct err *err)
 		copy(k->v.usage, sizeof(k->v.usage), "ambivalent");
 	/* What cannot be read holds nothing that could be recognised. */
 	return 0;
+}
+
+int disks_look(struct disks *d, struct known *k, struct err *err)
+{
+	int r = k->looked ? 0 : look(d, k, true, err);
+
+	k->looked = k->glanced = r == 0;
+	return r;
+}
+
+int disks_glance(struct disks *d, struct known *k, struct err *err)
+{
+	int r = k->glanced ? 0 : look(d, k, false, err);
+
+	k->glanced = r == 0;
+	return r;
 }
 
 int disks_look_all(struct disks *d, struct err *err)

@@ -14,7 +14,8 @@
 
 struct known {
 	struct agent_volume v;
-	bool looked;   /* the fields from usage on are filled */
+	bool glanced;  /* the fields from usage on are filled, */
+	bool looked;   /* and are certain */
 	bool extended; /* holds partitions and nothing else */
 };
 
@@ -37,6 +38,9 @@ void disks_free(struct disks *d);
 int disks_scan(struct disks *d, uint32_t disk, struct err *err);
 /* What is on a volume; k is of d->known. */
 int disks_look(struct disks *d, struct known *k, struct err *err);
+/* The same without members of RAIDs, whose signatures lie at the end and which may look as what the
+ * RAID holds: cheaper, and enough to choose what is worth a look. */
+int disks_glance(struct disks *d, struct known *k, struct err *err);
 /* Both, for all. */
 int disks_look_all(struct disks *d, struct err *err);
 /* -ENXIO: there is no such disk or partition. Scans the disk. */
