@@ -204,6 +204,27 @@ static void volumes_are_mounted_by_number(void **state)
 	stop();
 }
 
+/* Half of a mirror looks as what is on the mirror: nobody mounts it, least of all by itself. */
+static void members_of_raids_are_left_alone(void **state)
+{
+	struct appliance_root root;
+
+	(void)state;
+	sh("rm -f md.img; truncate -s 24M md.img; mke2fs -q -t ext4 -L root -d root md.img 24000k");
+	/* The superblock of md 0.90: 64 KiB before the end. */
+	sh("printf '\\374\\116\\053\\251\\0\\0\\0\\0\\132\\0\\0\\0' | "
+	   "dd of=md.img bs=1 seek=%u conv=notrunc status=none",
+	   (24u << 20) - 65536);
+	start("md.img", NULL, false);
+	fails(appliance_mount(a, 0, 0, "/", MOUNT_RDONLY, NULL, &e), -EMEDIUMTYPE, &e,
+	      "linux_raid_member");
+	fails(appliance_mount_root(a, MOUNT_RDONLY, &root, &e), -ENOENT, &e, "no operating system");
+	stop();
+	start("md.img", NULL, false);
+	fails(appliance_mount_root(a, MOUNT_RDONLY, &root, &e), -ENOENT, &e, "no operating system");
+	stop();
+}
+
 /* The same with the memory that a cage has, and disks that are images. */
 static void cages_have_room_for_all(void **state)
 {
@@ -230,6 +251,7 @@ int main(void)
 		cmocka_unit_test(the_root_is_found_and_its_fstab_followed),
 		cmocka_unit_test(disks_without_a_root_are_told),
 		cmocka_unit_test(volumes_are_mounted_by_number),
+		cmocka_unit_test(members_of_raids_are_left_alone),
 		cmocka_unit_test(cages_have_room_for_all),
 	};
 
