@@ -11,6 +11,7 @@
 #include <string.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "base/cleanup.h"
@@ -178,6 +179,19 @@ static int wait_for(struct editor *ed, pid_t pid, const sigset_t *set)
 	}
 }
 
+/* Those of a terminal that came when the program was ending: they were for it, too. */
+static void drop_keys(void)
+{
+	const struct timespec at_once = {0};
+	sigset_t keys;
+
+	sigemptyset(&keys);
+	sigaddset(&keys, SIGINT);
+	sigaddset(&keys, SIGQUIT);
+	while (sigtimedwait(&keys, NULL, &at_once) > 0)
+		;
+}
+
 static int judge(const struct editor *ed, int status, struct err *err)
 {
 	const char *what = ed->sed ? "sed" : user_editor();
@@ -213,6 +227,7 @@ static int run_program(struct editor *ed, const char *path, const char *out, str
 		become_editor(path);
 	}
 	status = pid < 0 ? -1 : wait_for(ed, pid, &set);
+	drop_keys();
 	sigprocmask(SIG_SETMASK, &old, NULL);
 	if (pid < 0)
 		return err_sys(err, errno, "fork");
