@@ -50,14 +50,20 @@ test check:
 	+@$(submake) VARIANT=tsan tests
 	@$(PYTHON) tests/run $(RUN) $(foreach t,$(T),'$(t)')
 
-#: make test-svm   the cells on the real kvm-amd.ko, in an emulated machine; about a minute
+#: make test-svm   the cells on the real kvm-amd.ko, in an emulated machine; some minutes
 cell_in_svm = tests/svm/machine.py --npt $(1) --file build/release/tests/unit/test-cell:/bin/test-cell \
 	--file build/agent/guest-attack:/top/build/agent/guest-attack -- ONLY_VM=1 test-cell
+guest_in_svm = tests/svm/machine.py --npt $(1) --file build/bin/img --file build/svm/disk:/disk \
+	--file tests/svm/guest.sh:/guest.sh \
+	$(if $(wildcard /sbin/e2fsck.static),--file /sbin/e2fsck.static:/sbin/e2fsck.static) -- sh /guest.sh
 test-svm:
 	@build-aux/deps build test svm
-	+@$(submake) VARIANT=release build/release/tests/unit/test-cell
+	+@$(submake) VARIANT=release build/release/tests/unit/test-cell programs
+	@sh tests/svm/make-disk.sh build/svm/disk
 	$(call cell_in_svm,1)
 	$(call cell_in_svm,0)
+	$(call guest_in_svm,1)
+	$(call guest_in_svm,0)
 
 #: make lint       format, include direction, sizes, shellcheck, man pages, clang-tidy
 lint:
