@@ -132,7 +132,7 @@ $(B)/%.o: %.c $(B)/.flags | $(B)/.ready
 	$(Q)$(CC) $(all_cppflags) $(all_cflags) -MMD -MP -c $< -o $@
 
 # Tests find what they share.
-$(B)/tests/%.o: all_cppflags += -Itests -Itests/lib
+$(B)/tests/%.o $(B)/fuzz/%.o: all_cppflags += -Itests -Itests/lib
 
 # ---- libraries ----
 ar = $(call say,AR,$@) ; rm -f $@ && $(AR) rcs $@ $(filter %.o,$^)
@@ -225,13 +225,14 @@ $(tests): $(B)/tests/%: $(B)/tests/%.o $(B)/libtest.a $(B)/libtools.a $(B)/libdo
 	$(call say,LD,$@)
 	$(Q)$(CC) -pie $(all_ldflags) $< -Wl,--start-group $(filter %.a,$^) -Wl,--end-group \
 		$(call link_flags,tests/$*.c) -o $@ -lcmocka $(libs)
-$(replays): $(B)/fuzz/replay-%: $(B)/fuzz/fuzz-%.o $(B)/fuzz/replay.o $(B)/libfuzz.a \
-		$(B)/libdoubles.a $(core)
+fuzz_libs = $(B)/libfuzz.a $(B)/libtest.a $(B)/libdoubles.a $(B)/libagent.a $(core)
+fuzz_link = -Wl,--start-group $(filter %.a,$^) -Wl,--end-group $(call link_flags,fuzz/fuzz-$*.c) -o $@ $(libs)
+$(replays): $(B)/fuzz/replay-%: $(B)/fuzz/fuzz-%.o $(B)/fuzz/replay.o $(fuzz_libs) | $(agent_blkid)
 	$(call say,LD,$@)
-	$(Q)$(CC) -pie $(all_ldflags) $^ -o $@ $(libs)
-$(fuzzers): $(B)/fuzz/fuzz-%: $(B)/fuzz/fuzz-%.o $(B)/libfuzz.a $(B)/libdoubles.a $(core)
+	$(Q)$(CC) -pie $(all_ldflags) $(filter %.o,$^) $(fuzz_link)
+$(fuzzers): $(B)/fuzz/fuzz-%: $(B)/fuzz/fuzz-%.o $(fuzz_libs) | $(agent_blkid)
 	$(call say,LD,$@)
-	$(Q)$(CC) $(all_ldflags) -fsanitize=fuzzer $^ -o $@ $(libs)
+	$(Q)$(CC) $(all_ldflags) -fsanitize=fuzzer $(filter %.o,$^) $(fuzz_link)
 
 $(B)/bench/measure: $(B)/bench/measure.o
 	$(call say,LD,$@)
