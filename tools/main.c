@@ -131,7 +131,7 @@ void cli_help_all(const struct cli *cli)
 	       "Create, inspect, convert and check disk images.\n\n"
 	       "Commands:\n");
 	for (unsigned i = 0; i < ARRAY_LEN(commands); i++)
-		printf("  %-10s %s\n", commands[i]->name, commands[i]->summary);
+		printf("  %-12s %s\n", commands[i]->name, commands[i]->summary);
 	printf("\nFormats:");
 	print_formats();
 	printf("\n'img COMMAND --help' lists the options of a command; 'img --version' prints the "

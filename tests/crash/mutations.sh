@@ -16,7 +16,7 @@ build() {
 	shift 2
 	compile "$@" "$BUILD/tests/crash/$sweep.o" -Wl,--start-group "$BUILD/libtest.a" \
 		"$BUILD/libdoubles.a" "$BUILD/libcore.a" -Wl,--end-group -o "$program" \
-		-ldeflate -lzstd -ljansson -lz
+		-ldeflate -lzstd -ljansson -lseccomp -lz
 }
 
 missed=
