@@ -87,8 +87,7 @@ static unsigned sub_extent(const struct qcow2 *q, struct l2_entry e, unsigned k,
 		same = ~(e.alloc | e.zero) & qcow2_all_subs(q);
 	}
 	*host = EXT_NO_HOST;
-	/* To the peer offset 0 is a place for data only, in a data file, too. */
-	if (e.alloc || (qcow2_entry_placed(q, e) && (e.raw & ENTRY_OFFSET)))
+	if (qcow2_entry_placed(q, e))
 		*host = (e.raw & ENTRY_OFFSET) + ((uint64_t)k << q->sub_bits);
 	return (unsigned)__builtin_ctzll(~((uint64_t)same >> k));
 }
