@@ -2,7 +2,7 @@
 # Commands that change guests work in partitions and overlays, in both cages, and change nothing else.
 . "$TOP/tests/lib/guest.sh"
 mkdir -p tree/etc tree/mnt && echo hello > tree/etc/hosts
-mke2fs -q -t ext4 -L one -d tree -E root_owner=7:8 one 8M > /dev/null
+make_ext tree one 8M -L one
 mke2fs -q -t ext4 -L two two 8M > /dev/null
 truncate -s 20M disk
 printf '%s\n' 'label: gpt' 'start=2048,size=8M' 'size=8M' | sfdisk -q disk

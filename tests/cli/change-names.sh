@@ -3,7 +3,7 @@
 . "$TOP/tests/lib/guest.sh"
 mkdir -p tree/etc tree/full/deep && echo hello > tree/etc/hosts && ln -s hosts tree/etc/link
 ln -s full tree/way && touch tree/full/a
-mke2fs -q -t ext4 -d tree fs 16M > /dev/null
+make_ext tree fs 16M
 echo "-- mkdir"
 try mkdir fs:/x fs:/x/y
 try mkdir fs:/x fs:/new

@@ -2,7 +2,7 @@
 # What must not be changed is not, and what cannot be done leaves a sound file system.
 . "$TOP/tests/lib/guest.sh"
 mkdir -p tree/dir && echo hello > tree/file
-mke2fs -q -t ext4 -d tree fs 8M > /dev/null
+make_ext tree fs 8M
 img convert -O qcow2 fs disk.qcow2
 img snapshot -c snap disk.qcow2
 sha256sum fs disk.qcow2 > sums
@@ -42,7 +42,7 @@ sha256sum --quiet -c sums
 
 echo "-- a full file system: the old text stays, and no other file"
 mkdir -p small/dir && echo old > small/file
-mke2fs -q -t ext4 -O ^has_journal -b 1024 -N 64 -d small full 400k > /dev/null
+make_ext small full 400k -O ^has_journal -b 1024 -N 64
 EDITOR='head -c 2000000 /dev/zero >' try edit -b .bak full:/file
 ext "cat /file" full
 list / full

@@ -9,7 +9,7 @@ printf '%s\n' 'root:x:0:0:root:/root:/bin/sh' 'bob:x:not:1:' 'bob:x' ':x:3:3:' '
 	'last:x:65536:9' | head -c -1 > tree/etc/passwd
 printf 'root:x:0:\nstaff:x:50:bob\nwide:x:4294967294:\n' > tree/etc/group
 head -c 300000 /dev/zero | tr '\0' 'x' >> tree/etc/group
-mke2fs -q -t ext4 -d tree fs 16M > /dev/null
+make_ext tree fs 16M
 printf '%s\n' 'sif prog mode 0104755' 'sif setgid mode 0102755' 'sif locked mode 0102644' \
 	'sif dir mode 0042755' 'ea_set prog security.capability cap' 'ea_set prog user.note kept' |
 	debugfs -w -f - fs > /dev/null 2>&1

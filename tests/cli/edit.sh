@@ -5,7 +5,7 @@ export TMPDIR=$PWD/tmp
 mkdir -p tmp tree/etc/abs && printf 'one\ntwo\n' > tree/etc/conf && printf 'no newline' > tree/etc/end
 ln -s ../conf tree/etc/abs/rel && ln -s /etc/abs/rel tree/etc/chain && ln -s loop tree/loop
 mkfifo tree/pipe && touch tree/etc/empty
-mke2fs -q -t ext4 -d tree fs 16M > /dev/null
+make_ext tree fs 16M
 printf '%s\n' 'sif /etc/conf mode 0104640' 'sif /etc/conf uid 1000' 'sif /etc/conf gid 70000' \
 	'ea_set /etc/conf user.note kept' 'ln /etc/end /etc/other' 'sif /etc/end links_count 2' |
 	debugfs -w -f - fs > /dev/null 2>&1

@@ -5,8 +5,11 @@ import os
 import shutil
 import stat
 import struct
-import subprocess
 import sys
+
+sys.path.insert(0, os.path.join(os.environ['TOP'], 'tests', 'lib'))
+# pylint: disable=wrong-import-position
+from guest_trees import Mounted, can_mount, img, look, make_ext, run, same, sound
 
 USER, GROUP, NAMED_GROUP, MASK, OTHER = 1, 4, 8, 16, 32
 NOBODY = 0xffffffff
@@ -15,33 +18,6 @@ CAPABILITY = struct.pack('<5I', 0x02000001, 1 << 12, 0, 0, 0)
 
 def acl(*entries):
     return struct.pack('<I', 2) + b''.join(struct.pack('<HHI', *e) for e in entries)
-
-
-def run(*argv):
-    r = subprocess.run(argv, capture_output=True, text=True)
-    assert r.returncode == 0, (argv, r.stdout, r.stderr)
-
-
-class Mounted:
-    """The kernel's view of an image."""
-
-    def __init__(self, image, *options):
-        self.image, self.options = image, options
-
-    def __enter__(self):
-        run('mount', '-o', ','.join(('loop',) + self.options), self.image, 'mnt')
-        return os.path.abspath('mnt')
-
-    def __exit__(self, *what):
-        run('umount', 'mnt')
-
-
-def can_mount(image):
-    os.mkdir('mnt')
-    r = subprocess.run(['mount', '-o', 'loop', image, 'mnt'], capture_output=True, text=True)
-    if r.returncode == 0:
-        run('umount', 'mnt')
-    return r.returncode == 0
 
 
 def fill(top):
@@ -115,31 +91,8 @@ CHANGES = [
     ('mkdir I:/many', lambda: make('many')),
 ]
 
-def attributes(path):
-    names = os.listxattr(path, follow_symlinks=False)
-    return {n: os.getxattr(path, n, follow_symlinks=False) for n in names}
-
-
-def look(top):
-    found = {}
-    for base, dirs, files in os.walk(top):
-        for path in [base] + [os.path.join(base, n) for n in files + dirs]:
-            st = os.lstat(path)
-            content = None
-            if stat.S_ISREG(st.st_mode):
-                with open(path, 'rb') as f:
-                    content = f.read()
-            elif stat.S_ISLNK(st.st_mode):
-                content = os.readlink(path)
-            found[os.path.relpath(path, top)] = (oct(st.st_mode), st.st_nlink, st.st_uid, st.st_gid,
-                                                 st.st_rdev, content, attributes(path))
-    return found
-
-
 def main():
-    with open('ours', 'wb') as f:
-        f.truncate(24 << 20)
-    run('mke2fs', '-q', '-t', 'ext4', 'ours')
+    make_ext('ours', 24 << 20)
     if os.getuid() != 0 or not can_mount('ours'):
         print('needs root and loop mounts of ext4')
         sys.exit(77)
@@ -149,9 +102,7 @@ def main():
     os.umask(0)
     for words, _ in CHANGES:
         argv = [w.replace('I:/', 'ours:/', 1) for w in words.split()]
-        r = subprocess.run(['img', argv[0], '--isolation=process'] + argv[1:], capture_output=True,
-                           text=True)
-        assert r.returncode == 0 and not r.stderr, (argv, r.stderr)
+        img(*argv)
     here = os.getcwd()
     with Mounted('theirs') as top:
         os.chdir(top)
@@ -159,12 +110,10 @@ def main():
             change()
         os.chdir(here)
         theirs = look(top)
-    run('e2fsck', '-fn', 'ours')
+    sound('ours')
     with Mounted('ours', 'ro') as top:
         ours = look(top)
-    for path in sorted(set(ours) | set(theirs)):
-        if ours.get(path) != theirs.get(path):
-            sys.exit(f'{path}:\n  img:   {ours.get(path)}\n  Linux: {theirs.get(path)}')
+    same(ours, theirs, 'Linux')
     assert len(ours) > 20
 
 

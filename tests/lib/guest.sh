@@ -7,6 +7,12 @@ ext() { # REQUEST FILE
 	debugfs -R "$1" "$2" 2> err || cat err
 }
 
+# A file system with what is in a directory, all of it root's, whoever runs the test.
+make_ext() { # TREE FILE SIZE [OPTION...]
+	mke2fs -q -t ext4 -d "$1" "${@:4}" "$2" "$3" > mke2fs.out 2>&1 || cat mke2fs.out
+	find "$1" -printf 'sif "/%P" uid 0\nsif "/%P" gid 0\n' | debugfs -w -f - "$2" > /dev/null 2>&1
+}
+
 # e2fsck finds nothing.
 sound() { # FILE
 	e2fsck -fn "$1" > e2fsck.out 2>&1 && return
