@@ -209,7 +209,7 @@ struct appliance_sink {
 	/* code: positive errno. */
 	int (*failed)(void *arg, const char *path, int code, const char *text, struct err *err);
 };
-/* flags: TREE_RECURSIVE, _CHILDREN, _SEPARATE, _FOLLOW, _CONTENT, _XATTRS, _ONE_FS. Without
+/* flags: TREE_RECURSIVE, _CHILDREN, _SEPARATE, _FOLLOW, _CONTENT, _XATTRS, _ONE_FS, _DIRS_LATE. Without
  * _CONTENT: a walk. */
 int appliance_export(struct appliance *a, const char *path, uint32_t flags,
 		     const struct appliance_sink *sink, struct err *err);

@@ -179,6 +179,8 @@ enum {
 	TREE_SEPARATE = 1 << 9,   /* EXPORT: names of one inode are entries like any other */
 	TREE_KEEP_OLD = 1 << 10,  /* IMPORT: directories that are there stay as they are; a regular
 				   * file that replaces one is its new content only */
+	TREE_DIRS_LATE = 1 << 11, /* EXPORT: a directory comes right before what is in it, after
+				   * what else is beside it */
 };
 /* OP_SETATTR: mask */
 enum {

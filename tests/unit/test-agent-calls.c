@@ -477,6 +477,9 @@ static void trees_are_exported(void **state)
 	assert_string_equal(export("/", TREE_RECURSIVE).text,
 			    "/ sub/ mnt/ sparse mnt/deep/ mnt/deep/er/ sub/file sub/link>file "
 			    "sub/again=sub/file ");
+	assert_string_equal(export("/", TREE_RECURSIVE | TREE_DIRS_LATE).text,
+			    "/ sparse mnt/ mnt/deep/ mnt/deep/er/ sub/ sub/file sub/link>file "
+			    "sub/again=sub/file ");
 	assert_string_equal(export("/", TREE_RECURSIVE | TREE_ONE_FS).text,
 			    "/ sub/ mnt/ sparse sub/file sub/link>file sub/again=sub/file ");
 	assert_string_equal(export("/", TREE_CHILDREN).text, "/ sub/ mnt/ sparse ");

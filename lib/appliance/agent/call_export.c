@@ -220,7 +220,7 @@ static int export_entry(void *arg, struct node n, const char *path, const struct
 int call_export(struct agent *a, struct wire_in *args, struct wire_out *result, struct err *err)
 {
 	const uint32_t known = TREE_RECURSIVE | TREE_FOLLOW | TREE_CONTENT | TREE_XATTRS |
-			       TREE_ONE_FS | TREE_CHILDREN | TREE_SEPARATE;
+			       TREE_ONE_FS | TREE_CHILDREN | TREE_SEPARATE | TREE_DIRS_LATE;
 	static struct walk w;
 	struct exporting x = {.a = a};
 	struct call_path path;
@@ -239,6 +239,7 @@ int call_export(struct agent *a, struct wire_in *args, struct wire_out *result, 
 		r = export_entry(&x, p.node, "", &p.st, err);
 	if (r == 0 && S_ISDIR(p.st.mode) && (x.flags & (TREE_RECURSIVE | TREE_CHILDREN))) {
 		w = (struct walk){.tree = &a->tree,
+				  .dirs_late = x.flags & TREE_DIRS_LATE,
 				  .one_fs = x.flags & TREE_ONE_FS,
 				  .one_level = !(x.flags & TREE_RECURSIVE),
 				  .arg = &x,

@@ -117,6 +117,7 @@ static int tell(struct walk *w, const char *path, int r, struct err *err)
 static int see_entry(struct walk *w, const char *name, size_t len, struct node n, struct err *err)
 {
 	struct agent_stat st;
+	bool enter;
 	int r;
 
 	if (!tree_name_ok(name, len)) {
@@ -132,11 +133,10 @@ static int see_entry(struct walk *w, const char *name, size_t len, struct node n
 	r = tree_stat(w->tree, n, &st, err);
 	if (r < 0)
 		return tell(w, w->path, r, err);
-	r = w->entry(w->arg, n, w->path, &st, err);
-	if (r < 0 || !S_ISDIR(st.mode) || w->one_level ||
-	    (w->one_fs && n.mount != w->dir.dir.mount))
-		return r;
-	return push(w, n, w->path, err);
+	enter = S_ISDIR(st.mode) && !w->one_level && !(w->one_fs && n.mount != w->dir.dir.mount);
+	if (!enter || !w->dirs_late)
+		r = w->entry(w->arg, n, w->path, &st, err);
+	return r == 0 && enter ? push(w, n, w->path, err) : r;
 }
 
 static int see(void *arg, const char *name, size_t len, uint64_t ino, unsigned type,
@@ -174,6 +174,21 @@ static int see_all(struct walk *w, struct err *err)
 	return r == 0 && w->after ? w->after(w->arg, err) : r;
 }
 
+/* The directory that is entered; 1: it cannot be. */
+static int tell_dir(struct walk *w, struct err *err)
+{
+	struct agent_stat st;
+	int r;
+
+	if (!w->dirs_late || !*w->dir.path)
+		return 0;
+	r = tree_stat(w->tree, w->dir.dir, &st, err);
+	if (r == 0)
+		return w->entry(w->arg, w->dir.dir, w->dir.path, &st, err);
+	r = tell(w, w->dir.path, r, err);
+	return r == 0 ? 1 : r;
+}
+
 static int next_dir(struct walk *w, struct err *err)
 {
 	struct node_slot *slot;
@@ -187,10 +202,12 @@ static int next_dir(struct walk *w, struct err *err)
 	} else {
 		r = node_map_add(&w->seen, w->dir.dir, &slot, err);
 		if (r == 0)
+			r = tell_dir(w, err);
+		if (r == 0)
 			r = see_all(w, err);
 	}
 	free(w->dir.path);
-	return r;
+	return r > 0 ? 0 : r;
 }
 
 int walk_below(struct walk *w, struct node top, struct err *err)

@@ -25,6 +25,7 @@ void node_map_free(struct node_map *m);
 
 struct walk {
 	struct tree *tree;
+	bool dirs_late; /* a directory is an entry when it is entered, and not before */
 	bool one_fs;    /* mounts below are seen as entries, but not entered */
 	bool one_level; /* so are all directories */
 	void *arg;
