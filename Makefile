@@ -71,6 +71,8 @@ agent_part := $(filter-out %/main.c,$(filter lib/appliance/agent/%,$(agent_src))
 lib_src    := $(filter-out lib/appliance/agent/%,$(lib_src)) $(wildcard vmm/*.c)
 tool_src   := $(filter-out tools/main.c,$(wildcard tools/*.c))
 helper_src := $(wildcard tools/helpers/*.c)
+# img-tar is more than one file.
+tar_src    := $(wildcard tools/helpers/tar/*.c)
 test_dirs  := unit fault crash model bad
 test_c     := $(wildcard $(test_dirs:%=tests/%/*.c) tests/lib/*.c)
 # A test program is a file with a main(); the others are shared by all of them.
@@ -121,7 +123,7 @@ $(B)/.sources: FORCE
 # One clear message in place of a hundred when the headers of the dependencies are missing.
 $(B)/.ready: build-aux/packages
 	@mkdir -p $(@D)
-	@printf '#include <%s>\n' jansson.h libdeflate.h seccomp.h zlib.h zstd.h ext2fs/ext2fs.h blkid/blkid.h | $(CC) -E -xc - >/dev/null 2>&1 || \
+	@printf '#include <%s>\n' jansson.h libdeflate.h seccomp.h zlib.h zstd.h ext2fs/ext2fs.h blkid/blkid.h archive.h | $(CC) -E -xc - >/dev/null 2>&1 || \
 		{ echo "The compiler or headers of the libraries are missing: run 'make deps' first." >&2; \
 		  exit 1; }
 	@touch $@
@@ -207,15 +209,17 @@ $(B)/agent-native: $(call obj,$(agent_src)) $(agent_blkid)
 # Extra libraries of the helper programs: why they are programs of their own.
 libs_img-checksum = -lcrypto
 libs_img-dedup    = -lcrypto
+libs_img-tar      = -larchive
 
 $(img): $(call obj,tools/main.c $(tool_src)) $(core) $(B)/.flags
 	$(call say,LD,$@)
 	@mkdir -p $(@D)
 	$(Q)$(CC) -pie $(all_ldflags) $(filter %.o %.a,$^) -o $@ $(prog_libs)
+$(BIN)/img-tar: $(call obj,$(tar_src))
 $(BIN)/img-%: $(B)/tools/helpers/%.o $(B)/libtools.a $(core) $(B)/.flags
 	$(call say,LD,$@)
 	@mkdir -p $(@D)
-	$(Q)$(CC) -pie $(all_ldflags) $(filter %.o %.a,$^) -o $@ $(libs_img-$*) $(prog_libs)
+	$(Q)$(CC) -pie $(all_ldflags) $(filter %.o,$^) $(filter %.a,$^) -o $@ $(libs_img-$*) $(prog_libs)
 
 # ---- test programs ----
 # A line " * link: FLAGS" in the head comment of a test adds flags (--wrap=malloc, say).

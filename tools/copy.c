@@ -74,6 +74,15 @@ bool copy_join(char *buf, size_t size, const char *name, const char *path)
 	return n >= 0 && (size_t)n < size;
 }
 
+void copy_tell(struct copy *c, const struct copy_place *from, const char *path, const char *text)
+{
+	char full[2 * AGENT_PATH_MAX];
+
+	copy_join(full, sizeof(full), from->shown, path);
+	cli_error(c->cli, "%s: %s", full, text);
+	c->failed = true;
+}
+
 /* ---- totals ---- */
 
 static int count_entry(void *arg, const char *path, const struct agent_stat *st, const char *first,

@@ -53,6 +53,8 @@ struct copy_place {
 	const char *shown; /* for messages: IMAGE:/PATH */
 	const char *path;
 };
+/* Says that what is at or below it was not copied. */
+void copy_tell(struct copy *c, const struct copy_place *from, const char *path, const char *text);
 
 /*
  * All three: what is called `name` afterwards in the target directory (name "": the contents go into

@@ -114,8 +114,7 @@ static int send_entry(struct across *x, const char *path, const struct agent_sta
 
 static int entry_failed(struct across *x, const char *path, const char *text)
 {
-	cli_error(x->c->cli, "%s%s%s: %s", x->from->shown, *path ? "/" : "", path, text);
-	x->c->failed = true;
+	copy_tell(x->c, x->from, path, text);
 	x->made = false;
 	return 0;
 }

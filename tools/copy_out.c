@@ -562,8 +562,7 @@ static int take_failed(void *arg, const char *path, int code, const char *text, 
 	(void)code;
 	(void)err;
 	copy_join(full, sizeof(full), o->name, path);
-	cli_error(o->c->cli, "%s%s%s: %s", o->from->shown, *path ? "/" : "", path, text);
-	o->c->failed = true;
+	copy_tell(o->c, o->from, path, text);
 	if (o->open && !strcmp(o->last.path, full) && !S_ISDIR(o->last.st.mode))
 		drop_last(o);
 	return 0;

@@ -127,5 +127,5 @@ int ext_orphans_finish(struct ext *x, struct err *err)
 	if (r == 0 && ext2fs_has_feature_orphan_file(x->e2->super) &&
 	    ext2fs_has_feature_orphan_present(x->e2->super))
 		r = finish_file(x, err);
-	return err_ctx(err, r, "finishing what was deleted");
+	return r < 0 ? err_ctx(err, r, "finishing what was deleted") : 0;
 }
