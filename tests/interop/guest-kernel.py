@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Linux is the judge: the same changes, made by img and by the kernel in a loop mount, come to the
-same tree, with owners, modes, ACLs, capabilities and other attributes. Needs root and loop devices."""
+same tree, with owners, modes, ACLs, capabilities and other attributes; and what Linux did not unmount is
+sound afterwards. Needs root and loop devices."""
 import os
 import shutil
 import stat
@@ -91,6 +92,25 @@ CHANGES = [
     ('mkdir I:/many', lambda: make('many')),
 ]
 
+def unclean():
+    """What Linux has not unmounted: its journal is replayed before anything is changed."""
+    with Mounted('ours') as top:
+        with open(f'{top}/late', 'w', encoding='ascii') as f:
+            f.write('late news\n')
+        for i in range(300):
+            os.mkdir(f'{top}/late-{i}')
+        os.sync()
+        shutil.copyfile('ours', 'pulled')
+    assert b'needs_recovery' in run('dumpe2fs', '-h', 'pulled')
+    img('mkdir', 'pulled:/late-300')
+    img('edit', '-e', 's/late/latest/', 'pulled:/late')
+    sound('pulled')
+    with Mounted('pulled', 'ro') as top:
+        with open(f'{top}/late', encoding='ascii') as f:
+            assert f.read() == 'latest news\n'
+        assert len([n for n in os.listdir(top) if n.startswith('late-')]) == 301
+
+
 def main():
     make_ext('ours', 24 << 20)
     if os.getuid() != 0 or not can_mount('ours'):
@@ -115,6 +135,7 @@ def main():
         ours = look(top)
     same(ours, theirs, 'Linux')
     assert len(ours) > 20
+    unclean()
 
 
 main()

@@ -158,7 +158,7 @@ int call_link(struct agent *a, struct wire_in *args, struct wire_out *result, st
 		r = tree_find(&a->tree, old.s, false, &from, err);
 	if (r == 0)
 		r = tree_place(&a->tree, path.s, false, &to, err);
-	if (r < 0)
+	if (r != 0)
 		return r;
 	if (S_ISDIR(from.st.mode))
 		return err_sys(err, EPERM, "%s", old.s);
