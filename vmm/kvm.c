@@ -184,12 +184,14 @@ static int set_segments(struct kvm *k, const struct features *f, struct err *err
 
 static int set_msrs(struct kvm *k, const struct kvm_msr_entry *v, unsigned n, struct err *err)
 {
+	/* What struct kvm_msrs is, which ends with an array of no given length. */
 	struct {
-		struct kvm_msrs head;
-		struct kvm_msr_entry v[4];
-	} msrs = {.head.nmsrs = n};
+		uint32_t nmsrs, pad;
+		struct kvm_msr_entry entries[4];
+	} msrs = {.nmsrs = n};
 
-	memcpy(msrs.v, v, n * sizeof(*v));
+	_Static_assert(offsetof(struct kvm_msrs, entries) == 8, "as the kernel has it");
+	memcpy(msrs.entries, v, n * sizeof(*v));
 	/* It returns how many it has set. */
 	if (ioctl(k->cpu, KVM_SET_MSRS, &msrs) != (int)n)
 		return broken(err, "cannot set the registers of system calls");
