@@ -6,7 +6,7 @@ export LC_ALL=C
 tar_in() { img tar in --isolation=process "$@"; echo "exit $?"; }
 sound() { e2fsck -fn "$1" > fsck.out 2>&1 || cat fsck.out; }
 facts() { (cd "$1" && find . -printf '%P %M %n %s %T@ %l\n' | sort); }
-back() { rm -rf back; img cp --isolation=process -a "$1" back; }
+back() { rm -rf back; img cp --isolation=process -a "$1" back 2> /dev/null; }
 
 mkdir -p tree/a/b tree/empty
 seq 50000 > tree/a/numbers
