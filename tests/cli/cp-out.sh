@@ -11,7 +11,7 @@ ln -s hosts tree/etc/link
 ln -s /nowhere tree/etc/dangling
 echo secret > tree/etc/conf.d/key
 chmod 640 tree/etc/conf.d/key
-chmod 2775 tree/etc/conf.d
+chmod 775 tree/etc/conf.d
 truncate -s 20M tree/sparse
 printf end | dd of=tree/sparse bs=1 seek=9000000 conv=notrunc status=none
 mkfifo tree/pipe

@@ -17,7 +17,7 @@ truncate -s 30M tree/sparse
 printf middle | dd of=tree/sparse bs=1 seek=15000000 conv=notrunc status=none
 mkfifo tree/pipe
 touch tree/ümläut "tree/$(printf 'bytes\377\376')"
-chmod 2755 tree/a/b
+chmod 750 tree/a/b
 python3 -c "import os; os.setxattr('tree/a/numbers', 'user.k', b'v')" || { echo "no extended attributes"; exit 77; }
 touch -h -d @1000000000.25 tree/*/*/* tree/*/* tree/* tree
 mke2fs -q -t ext4 -I 256 disk.raw 64M > mke2fs.out 2>&1
