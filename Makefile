@@ -32,6 +32,8 @@ OBJCOPY  ?= objcopy
 INSTALL  ?= install
 PYTHON   ?= python3
 WERROR   ?= -Werror
+# The agent is the same program for every variant.
+agent_cc := $(CC)
 ifeq ($(VARIANT),fuzz)
 CC := $(CLANG)
 endif
@@ -180,18 +182,18 @@ agent_libs   := -lext2fs -lcom_err $(agent_blkid) -luuid
 agent_obj     = $(patsubst %.c,build/agent/%.o,$(agent_src))
 
 build/agent/.flags: FORCE
-	$(call stamp,$(CC) $(agent_cppflags) $(agent_cflags) $(agent_libs) $(agent_blkid_syms) $(agent_src))
+	$(call stamp,$(agent_cc) $(agent_cppflags) $(agent_cflags) $(agent_libs) $(agent_blkid_syms) $(agent_src))
 build/agent/%.o: %.c build/agent/.flags | $(B)/.ready
 	$(call say,CC,$< (agent))
 	@mkdir -p $(@D)
-	$(Q)$(CC) $(agent_cppflags) $(agent_cflags) -MMD -MP -c $< -o $@
+	$(Q)$(agent_cc) $(agent_cppflags) $(agent_cflags) -MMD -MP -c $< -o $@
 # libblkid with our functions for reading, which make fewer system calls: probe_io.c.
 $(agent_blkid): build/agent/.flags
 	$(call say,OBJCOPY,$@)
 	$(Q)$(OBJCOPY) $(agent_blkid_syms) $(call static_of,blkid) $@
 build/agent/agent: $(agent_obj) $(agent_blkid)
 	$(call say,LD,$@)
-	$(Q)$(CC) -static -no-pie $(agent_cflags) -Wl,-z,noexecstack -Wl,--build-id=none $(filter %.o,$^) -o $@ $(agent_libs)
+	$(Q)$(agent_cc) -static -no-pie $(agent_cflags) -Wl,-z,noexecstack -Wl,--build-id=none $(filter %.o,$^) -o $@ $(agent_libs)
 # The symbols stay: a report of a fault names the function.
 build/agent/agent.stripped: build/agent/agent
 	$(Q)$(OBJCOPY) --strip-debug $< $@
@@ -200,7 +202,7 @@ $(B)/lib/appliance/blob.o: build/agent/agent.stripped
 guests := $(patsubst tests/guests/%.c,build/agent/guest-%,$(wildcard tests/guests/*.c))
 build/agent/guest-%: tests/guests/%.c build/agent/.flags
 	$(call say,LD,$@)
-	$(Q)$(CC) -static -no-pie -D_GNU_SOURCE -std=gnu11 $(WARN) -O1 -g $< $(call link_flags,$<) -o $@
+	$(Q)$(agent_cc) -static -no-pie -D_GNU_SOURCE -std=gnu11 $(WARN) -O1 -g $< $(call link_flags,$<) -o $@
 $(B)/agent-native: $(call obj,$(agent_src)) $(agent_blkid)
 	$(call say,LD,$@)
 	$(Q)$(CC) -pie $(all_ldflags) $(filter %.o,$^) -o $@ $(agent_libs)
