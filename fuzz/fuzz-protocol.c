@@ -80,13 +80,16 @@ static void talk_to(int fd, const uint8_t *data, size_t len)
 
 	fcntl(fd, F_SETFL, O_NONBLOCK);
 	for (;;) {
-		require(poll(&p, 1, -1) > 0);
+		if (poll(&p, 1, -1) < 0) {
+			require(errno == EINTR); /* the fuzzer looks at its clock */
+			continue;
+		}
 		if (len && (p.revents & POLLOUT)) {
 			n = send(fd, data, len, MSG_NOSIGNAL);
 			if (n > 0) {
 				data += n;
 				len -= (size_t)n;
-			} else if (errno != EAGAIN) {
+			} else if (errno != EAGAIN && errno != EINTR) {
 				len = 0; /* an agent that has heard enough is gone */
 			}
 		}
@@ -95,7 +98,7 @@ static void talk_to(int fd, const uint8_t *data, size_t len)
 			shutdown(fd, SHUT_WR);
 		}
 		n = read(fd, buf, sizeof(buf));
-		if (n == 0 || (n < 0 && errno != EAGAIN))
+		if (n == 0 || (n < 0 && errno != EAGAIN && errno != EINTR))
 			break;
 		if (n > 0)
 			take_answers(&a, buf, (size_t)n);
