@@ -247,7 +247,8 @@ static void take_bar(struct fsck *f)
 	percent = strrchr(f->line, '%');
 	while (percent && percent > f->line && strchr("0123456789.", percent[-1]))
 		percent--;
-	if (percent && sscanf(percent, "%7lf", &part) == 1 && part >= 0 && part <= 100)
+	part = percent ? strtod(percent, NULL) : -1;
+	if (part >= 0 && part <= 100)
 		atomic_store(&f->job.done, (uint64_t)(part / 100 * (double)f->v.size));
 }
 

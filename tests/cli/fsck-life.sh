@@ -15,6 +15,7 @@ dd if=fs of=raw bs=1M seek=1 conv=notrunc status=none
 echo "-- sound, in both cages"
 fsck raw
 img fsck -f raw 2> /dev/null | grep -v '^e2fsck 1'
+img fsck -f --isolation=process --progress=json raw 2>&1 > /dev/null | tail -n 1 | grep -o '"done".*100.00'
 
 echo "-- broken: found, reported as JSON, not changed"
 ino=$(debugfs -R 'stat dir/file' fs 2> /dev/null | sed -n 's/^Inode: \([0-9]*\).*/\1/p')

@@ -78,7 +78,8 @@ static void fail(uint32_t call, uint32_t code, const char *text)
 
 	memcpy(buf, &code, 4);
 	memcpy(buf + 4, &n, 4);
-	memcpy(buf + 8, text, n);
+	for (uint32_t i = 0; i < n; i++)
+		buf[8 + i] = (unsigned char)text[i];
 	frame(FAIL, call, buf, 8 + n);
 }
 
