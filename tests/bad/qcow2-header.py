@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 # timeout: 400
+# variants: asan
 """qcow2 headers with every field at its extremes: refused, with the field named."""
 import os
 import sys

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 # timeout: 600
+# variants: asan
 """qcow2 tables that point to wrong places, to themselves, to each other, past the end."""
 import os
 import struct

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 # timeout: 400
+# variants: asan
 """Whatever we make, the peer reads and finds in order: images created, written, resized and with
 snapshots taken by us, one for each pair of features; written to by the peer in between."""
 import os

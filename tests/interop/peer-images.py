@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 # timeout: 400
+# variants: asan
 """Whatever the peer makes, we read: every command that looks at an image says what the peer says,
 and finds the same bytes. One image for each pair of features."""
 import os
