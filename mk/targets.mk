@@ -86,7 +86,7 @@ bench:
 #: make demo       the main job on a real guest disk, told step by step
 demo:
 	@build-aux/deps build demo
-	+@$(submake) VARIANT=release programs
+	+@$(submake) VARIANT=release programs libs
 	@demo/run
 
 #: make fuzz       libFuzzer, TIME=60 seconds for each target; T=name for one
