@@ -108,7 +108,7 @@ static int put_xattr(struct exporting *x, struct fs *fs, uint64_t ino, const cha
 
 	if (r == 0)
 		r = channel_data(&x->a->ch, 1 + 4 + strlen(name) + 4 + len, &w, err);
-	if (r < 0)
+	if (r != 0)
 		return r;
 	put_u8(w, STREAM_XATTR);
 	put_text(w, name);

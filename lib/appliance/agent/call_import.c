@@ -292,7 +292,7 @@ static int make_link(struct importing *im, struct node dir, const char *name, co
 		r = tree_lookup(&im->a->tree, from, first_name, strlen(first_name), &n, err);
 	if (r == 0)
 		r = tree_stat(&im->a->tree, n, &st, err);
-	if (r < 0)
+	if (r != 0)
 		return r;
 	if (S_ISDIR(st.mode))
 		return -EPERM;

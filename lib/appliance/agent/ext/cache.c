@@ -280,7 +280,7 @@ static void chunk_fill(struct chunk *k, const unsigned char *from, uint32_t len)
 	} else {
 		for (uint32_t i = 0; i < PARTS; i++)
 			if (have & (UINT32_C(1) << i))
-				memcpy(k->data + i * PART, from + i * PART, PART);
+				memcpy(k->data + (size_t)i * PART, from + (size_t)i * PART, PART);
 	}
 	k->valid |= have;
 }
@@ -338,11 +338,12 @@ static int read_direct(struct cache *c, unsigned char *buf, size_t len, uint64_t
 		struct chunk *k = chunk_find(c, no);
 
 		for (uint32_t i = 0; k && k->dirty && i < PARTS; i++) {
-			uint64_t at = no * CACHE_CHUNK + i * PART;
+			uint64_t at = no * CACHE_CHUNK + (uint64_t)i * PART;
 			uint64_t begin = max_u64(at, off), end = min_u64(at + PART, off + len);
 
 			if ((k->dirty & (UINT32_C(1) << i)) && begin < end)
-				memcpy(buf + (begin - off), k->data + i * PART + (begin - at),
+				memcpy(buf + (begin - off),
+				       k->data + (size_t)i * PART + (begin - at),
 				       (size_t)(end - begin));
 		}
 	}
@@ -413,10 +414,10 @@ static uint32_t gather(struct cache *c, uint32_t n, uint32_t *i, uint32_t *p, ui
 			if (len == 0 && !(k->dirty & bit))
 				continue;
 			if (len == 0)
-				*at = k->no * CACHE_CHUNK + *p * PART;
+				*at = k->no * CACHE_CHUNK + (uint64_t)*p * PART;
 			if (!(k->valid & bit) || len == CACHE_AHEAD)
 				return keep;
-			memcpy(c->bounce + len, k->data + *p * PART, PART);
+			memcpy(c->bounce + len, k->data + (size_t)*p * PART, PART);
 			len += PART;
 			if (k->dirty & bit)
 				keep = len;

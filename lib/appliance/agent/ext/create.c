@@ -242,7 +242,7 @@ int ext_create(struct fs *fs, uint64_t dir, const char *name, size_t len, const 
 		r = check_links(x, &parent, err);
 	if (r == 0)
 		r = inode_new(x, &parent, what, &inode, err);
-	if (r < 0)
+	if (r != 0)
 		return ext_damaged(x, r);
 	child.ino = inode.ino;
 	r = ext_dir_add(x, &parent, &child, err);
@@ -389,7 +389,7 @@ static int open_name(struct ext *x, uint64_t dir, struct ext_name name, struct e
 		r = ext_may_change(parent, err);
 	if (r == 0)
 		r = ext_find(x, parent, name, slot, err);
-	return r < 0 ? r : ext_inode_read(x, slot->ino, inode, err);
+	return r != 0 ? r : ext_inode_read(x, slot->ino, inode, err);
 }
 
 int ext_unlink(struct fs *fs, uint64_t dir, const char *name, size_t len, struct err *err)
@@ -404,7 +404,7 @@ int ext_unlink(struct fs *fs, uint64_t dir, const char *name, size_t len, struct
 		r = may_go(x, &inode, err);
 	if (r == 0)
 		r = ext_begin(x, err);
-	if (r < 0)
+	if (r != 0)
 		return r;
 	r = ext_dir_remove(x, &parent, n, &slot, err);
 	if (r == 0)

@@ -66,7 +66,7 @@ static int walk_bytes(struct ext *x, const struct ext_inode *dir, const unsigned
 	for (; off < end; off += entry.len) {
 		int r = ext_entry_at(x, dir, buf, off, end, &entry, err);
 
-		if (r < 0)
+		if (r != 0)
 			return r;
 		slot->off = off;
 		slot->ino = entry.e->inode;
@@ -146,7 +146,7 @@ int ext_walk(struct ext *x, const struct ext_inode *dir, ext_entry_fn *fn, void 
 	if (!buf)
 		return err_nomem(err, x->bs, "a block");
 	for (uint64_t i = 0; r == 0 && i < n; i++) {
-		uint64_t pblk;
+		uint64_t pblk = 0;
 
 		r = ext_dir_block(x, dir, i, buf, &pblk, err);
 		if (r == 0)
@@ -229,7 +229,7 @@ int ext_lookup(struct fs *fs, uint64_t dir, const char *name, size_t len, uint64
 
 	if (r == 0)
 		r = ext_find(x, &inode, (struct ext_name){name, len}, &slot, err);
-	if (r < 0)
+	if (r != 0)
 		return r;
 	*ino = slot.ino;
 	return 0;

@@ -56,7 +56,7 @@ static int read_inline(struct ext *x, const struct ext_inode *inode, void *buf, 
 	size_t have, n;
 	int r = ext_inline_get(x, inode, &data, &have, err);
 
-	if (r < 0)
+	if (r != 0)
 		return r;
 	n = off < have ? (size_t)min_u64(len, have - off) : 0;
 	if (n)

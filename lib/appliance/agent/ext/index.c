@@ -289,7 +289,7 @@ int dx_make(struct ext *x, struct ext_inode *dir, struct err *err)
 		return 0;
 	if (r == 0)
 		r = ext_entry_at(x, dir, root, 12, x->bs, &dots, err);
-	if (r < 0)
+	if (r != 0)
 		return r;
 	if (dots.name.len != 2 || memcmp(dots.name.s, "..", 2) != 0)
 		return 0;

@@ -83,7 +83,7 @@ int ext_dir_append(struct ext *x, struct ext_inode *dir, uint64_t *lblk, uint64_
 
 	if (r == 0)
 		r = ext_alloc(x, dir, *lblk, 1, &run, err);
-	if (r < 0)
+	if (r != 0)
 		return r;
 	*pblk = run.pblk;
 	r = ext_inode_set_size(x, dir, (*lblk + 1) * x->bs, err);
@@ -116,7 +116,7 @@ static int linear_add(struct ext *x, struct ext_inode *dir, const struct ext_chi
 		      struct err *err)
 {
 	/* What was full once is not looked at for each of many names. */
-	uint64_t at = x->room_dir == dir->ino ? x->room_block : 0, pblk;
+	uint64_t at = x->room_dir == dir->ino ? x->room_block : 0, pblk = 0;
 	unsigned char *buf = x->dirbuf[0];
 	int r = linear_try(x, dir, child, &at, err);
 
@@ -240,7 +240,7 @@ int ext_dir_point(struct ext *x, struct ext_inode *dir, const struct ext_child *
 	r = ext_dir_block(x, dir, slot->lblk, buf, &pblk, err);
 	if (r == 0)
 		r = ext_entry_at(x, dir, buf, slot->off, x->bs, &entry, err);
-	if (r < 0)
+	if (r != 0)
 		return r;
 	entry.e->inode = child->ino;
 	if (ext2fs_has_feature_filetype(x->e2->super))

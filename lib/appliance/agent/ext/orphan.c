@@ -44,7 +44,7 @@ static int finish_list(struct ext *x, struct err *err)
 		uint32_t next;
 		int r = read_orphan(x, sb->s_last_orphan, &inode, err);
 
-		if (r < 0)
+		if (r != 0)
 			return r;
 		if (left-- == 0)
 			return ext_corrupt(err, inode.ino, "the list of orphans is a circle");
