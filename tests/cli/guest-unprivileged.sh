@@ -18,7 +18,7 @@ in_vm() { # MODE COMMAND...
 cp "$IMG" ./img-copy && chmod 755 img-copy
 echo "process, asked for:"
 as_user ./img-copy cat --isolation=process disk.qcow2:/file
-if [ -c /dev/kvm ]; then
+if [ -c /dev/kvm ] && unshare -m true 2>/dev/null; then
 	echo "vm, asked for:"
 	in_vm 666 setpriv --reuid 65534 --regid 65534 --clear-groups ./img-copy cat --isolation=vm disk.qcow2:/file
 	echo "no right to open /dev/kvm:"
@@ -26,7 +26,7 @@ if [ -c /dev/kvm ]; then
 	in_vm 600 setpriv --reuid 65534 --regid 65534 --clear-groups ./img-copy cat --isolation=vm disk.raw:/file ||
 		echo "exit $?"
 else
-	# The words of a host that has none.
+	# The words of a host without it, or where there can be no mount namespace (a chroot).
 	printf '%s\n' "vm, asked for:" hello "no right to open /dev/kvm:" hello "exit 1"
 	printf '%s\n' "img: warning: isolation: process (/dev/kvm: Permission denied)" "img: /dev/kvm: Permission denied" >&2
 fi
