@@ -125,6 +125,8 @@ int ext_read(struct fs *fs, uint64_t ino, void *buf, size_t len, uint64_t off, s
 	     struct err *err);
 int ext_next_data(struct fs *fs, uint64_t ino, uint64_t off, uint64_t *start, uint64_t *end,
 		  struct err *err);
+/* The inode of a regular file whose content can be read. */
+int ext_file_read(struct ext *x, uint64_t ino, struct ext_inode *inode, struct err *err);
 /* Allocates *data. */
 int ext_inline_get(struct ext *x, const struct ext_inode *inode, unsigned char **data, size_t *size,
 		   struct err *err);

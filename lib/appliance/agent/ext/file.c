@@ -12,8 +12,7 @@
 
 #define INLINE_MAX (UINT32_C(64) << 10) /* of what is stored in an inode, or in its attributes */
 
-/* A regular file whose content can be read. */
-static int file_read(struct ext *x, uint64_t ino, struct ext_inode *inode, struct err *err)
+int ext_file_read(struct ext *x, uint64_t ino, struct ext_inode *inode, struct err *err)
 {
 	int r = ext_inode_read(x, ino, inode, err);
 
@@ -72,7 +71,7 @@ int ext_read(struct fs *fs, uint64_t ino, void *buf, size_t len, uint64_t off, s
 	struct ext *x = ext_of(fs);
 	struct ext_inode inode;
 	uint64_t size;
-	int r = file_read(x, ino, &inode, err);
+	int r = ext_file_read(x, ino, &inode, err);
 
 	*got = 0;
 	if (r < 0)
@@ -115,7 +114,7 @@ int ext_next_data(struct fs *fs, uint64_t ino, uint64_t off, uint64_t *start, ui
 	struct ext *x = ext_of(fs);
 	struct ext_inode inode;
 	uint64_t size, at;
-	int r = file_read(x, ino, &inode, err);
+	int r = ext_file_read(x, ino, &inode, err);
 
 	if (r < 0)
 		return r;

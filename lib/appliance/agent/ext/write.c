@@ -21,16 +21,10 @@ int ext_may_change(const struct ext_inode *inode, struct err *err)
 /* A regular file whose content may be changed. */
 static int content_read(struct ext *x, uint64_t ino, struct ext_inode *inode, struct err *err)
 {
-	int r = ext_inode_read(x, ino, inode, err);
+	int r = ext_file_read(x, ino, inode, err);
 
 	if (r < 0)
 		return r;
-	if (LINUX_S_ISDIR(inode->u.small.i_mode))
-		return err_set(err, EISDIR, "inode %u is a directory", inode->ino);
-	if (!LINUX_S_ISREG(inode->u.small.i_mode))
-		return err_set(err, EINVAL, "inode %u is not a regular file", inode->ino);
-	if (ext_has(inode, EXT4_ENCRYPT_FL))
-		return err_set(err, EOPNOTSUPP, "the file (inode %u) is encrypted", inode->ino);
 	if (ext_has(inode, EXT4_VERITY_FL))
 		return err_set(err, EPERM, "the file (inode %u) is sealed by verity", inode->ino);
 	return ext_may_change(inode, err);
