@@ -143,6 +143,20 @@ int call_mknod(struct agent *a, struct wire_in *args, struct wire_out *result, s
 	return r < 0 ? r : make_at(a, path.s, &what, err);
 }
 
+/* The arguments of link and rename: a name that exists, and the place of the new one. */
+static int two_places(struct agent *a, struct wire_in *args, struct call_path *old,
+		      struct call_path *path, struct place *from, struct place *to, struct err *err)
+{
+	int r;
+
+	get_path(args, old);
+	get_path(args, path);
+	r = call_args(args, err);
+	if (r == 0)
+		r = tree_find(&a->tree, old->s, false, from, err);
+	return r == 0 ? tree_place(&a->tree, path->s, false, to, err) : r;
+}
+
 int call_link(struct agent *a, struct wire_in *args, struct wire_out *result, struct err *err)
 {
 	struct call_path old, path;
@@ -151,13 +165,7 @@ int call_link(struct agent *a, struct wire_in *args, struct wire_out *result, st
 	int r;
 
 	(void)result;
-	get_path(args, &old);
-	get_path(args, &path);
-	r = call_args(args, err);
-	if (r == 0)
-		r = tree_find(&a->tree, old.s, false, &from, err);
-	if (r == 0)
-		r = tree_place(&a->tree, path.s, false, &to, err);
+	r = two_places(a, args, &old, &path, &from, &to, err);
 	if (r != 0)
 		return r;
 	if (S_ISDIR(from.st.mode))
@@ -229,13 +237,7 @@ int call_rename(struct agent *a, struct wire_in *args, struct wire_out *result, 
 	int r;
 
 	(void)result;
-	get_path(args, &old);
-	get_path(args, &path);
-	r = call_args(args, err);
-	if (r == 0)
-		r = tree_find(&a->tree, old.s, false, &from, err);
-	if (r == 0)
-		r = tree_place(&a->tree, path.s, false, &to, err);
+	r = two_places(a, args, &old, &path, &from, &to, err);
 	if (r == 0)
 		r = place_writable(a, &from, old.s, err);
 	if (r == 0)
