@@ -366,7 +366,7 @@ static int start(struct fsck *f, struct cage *cage, struct err *err)
 		.small_world = true,
 		.one_stream = true,
 		.memory = f->opts.memory ? f->opts.memory : memory_for(&f->v),
-		.isolation = (enum cell_isolation)f->opts.isolation,
+		.isolation = f->opts.isolation,
 	};
 
 	if (!cli_open_args(f->cli, &disk.args))

@@ -16,11 +16,11 @@
 static bool take_isolation(struct cli *cli, struct guest_opts *opts)
 {
 	static const char *const names[] = {
-		[APPLIANCE_AUTO] = "auto", [APPLIANCE_VM] = "vm", [APPLIANCE_PROCESS] = "process"};
+		[CELL_AUTO] = "auto", [CELL_VM] = "vm", [CELL_PROCESS] = "process"};
 
 	for (unsigned i = 0; i < ARRAY_LEN(names); i++)
 		if (!strcmp(cli->arg, names[i])) {
-			opts->isolation = (enum appliance_isolation)i;
+			opts->isolation = (enum cell_isolation)i;
 			return true;
 		}
 	cli_usage(cli, "--isolation is auto, vm or process, not '%s'", cli->arg);

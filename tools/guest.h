@@ -61,7 +61,7 @@ struct guest_opts {
 	unsigned n_mounts;
 	const char *more[AGENT_DISKS_MAX]; /* --add */
 	unsigned n_more;
-	enum appliance_isolation isolation;
+	enum cell_isolation isolation;
 	uint64_t memory;
 	unsigned flags; /* IMG_SHARE, IMG_UNTRUSTED */
 };

@@ -18,12 +18,11 @@
 #include "base/err.h"
 #include "base/job.h"
 #include "image/img.h"
+#include "vmm/cell.h"
 
 struct appliance;
 
 /* ---- beginning and end ---- */
-
-enum appliance_isolation { APPLIANCE_AUTO, APPLIANCE_VM, APPLIANCE_PROCESS };
 
 struct appliance_config {
 	const struct img_open_args *disks; /* sda, sdb, …; IMG_RDWR in flags: may be written */
@@ -31,7 +30,7 @@ struct appliance_config {
 	uint64_t memory;                   /* bytes, 0: the default */
 	uint64_t cpu_limit;                /* ns, 0: none */
 	uint64_t patience;                 /* see struct appliance_end */
-	enum appliance_isolation isolation;
+	enum cell_isolation isolation;
 	bool log; /* the agent's log goes to stderr */
 };
 

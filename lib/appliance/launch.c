@@ -24,18 +24,6 @@ static void kill_cage(void *arg)
 	free(arg);
 }
 
-static enum cell_isolation isolation(enum appliance_isolation how)
-{
-	switch (how) {
-	case APPLIANCE_VM:
-		return CELL_VM;
-	case APPLIANCE_PROCESS:
-		return CELL_PROCESS;
-	default:
-		return CELL_AUTO;
-	}
-}
-
 int appliance_launch(const struct appliance_config *config, struct appliance **a, struct err *err)
 {
 	static const char *const argv[] = {"agent", NULL};
@@ -47,7 +35,7 @@ int appliance_launch(const struct appliance_config *config, struct appliance **a
 		.memory = config->memory,
 		.cpu_limit = config->cpu_limit,
 		.patience = config->patience ? config->patience : APPLIANCE_PATIENCE,
-		.isolation = isolation(config->isolation),
+		.isolation = config->isolation,
 		.log = config->log,
 	};
 	struct appliance_end end = {.finish = finish,

@@ -179,7 +179,7 @@ static void explore_inside(void)
 	explore_end(a);
 }
 
-static void explore_caged(const char *path, enum appliance_isolation isolation)
+static void explore_caged(const char *path, enum cell_isolation isolation)
 {
 	struct img_open_args disk = {.path = path, .format = "raw"};
 	struct appliance_config config = {
@@ -203,9 +203,7 @@ static void explore_caged(const char *path, enum appliance_isolation isolation)
 static bool have_vm(const char *path)
 {
 	struct img_open_args disk = {.path = path, .format = "raw"};
-	const struct appliance_config config = {.disks = &disk,
-						.n_disks = 1,
-						.isolation = APPLIANCE_VM};
+	const struct appliance_config config = {.disks = &disk, .n_disks = 1, .isolation = CELL_VM};
 	struct appliance *a;
 	struct err err = {0};
 
@@ -289,7 +287,7 @@ static void run_cages(struct victim *v, uint64_t first, uint64_t n)
 			damaged(v, seed, what, sizeof(what));
 			context("%s in a %s, SEED=%llu:%s", v->name, process ? "process" : "VM",
 				(unsigned long long)seed, what);
-			explore_caged(v->name, process ? APPLIANCE_PROCESS : APPLIANCE_VM);
+			explore_caged(v->name, process ? CELL_PROCESS : CELL_VM);
 		}
 }
 
