@@ -218,7 +218,7 @@ $(img): $(call obj,tools/main.c $(tool_src)) $(core) $(B)/.flags
 	@mkdir -p $(@D)
 	$(Q)$(CC) -pie $(all_ldflags) $(filter %.o %.a,$^) -o $@ $(prog_libs)
 $(BIN)/img-tar: $(call obj,$(tar_src))
-$(BIN)/img-%: $(B)/tools/helpers/%.o $(B)/libtools.a $(core) $(B)/.flags
+$(BIN)/img-%: $(B)/tools/helpers/%.o $(B)/tools/helpers/frame/main.o $(B)/libtools.a $(core) $(B)/.flags
 	$(call say,LD,$@)
 	@mkdir -p $(@D)
 	$(Q)$(CC) -pie $(all_ldflags) $(filter %.o,$^) $(filter %.a,$^) -o $@ $(libs_img-$*) $(prog_libs)

@@ -9,6 +9,7 @@
 #include "base/json.h"
 #include "checksum.h"
 #include "evp.h"
+#include "helpers/frame/frame.h"
 #include "ops/checksum.h"
 
 /* ---- the command ---- */
@@ -116,7 +117,7 @@ static int sum_image(const struct cli *cli, const struct checksum_cmd *c, struct
 	return print_sum(cli, c, img, sum, h->hash.len);
 }
 
-static int run(struct cli *cli)
+int helper_run(struct cli *cli)
 {
 	struct checksum_cmd c = {.algorithm = "sha256", .progress = PROGRESS_NONE};
 	struct evp_hash h = {0};
@@ -143,22 +144,4 @@ static int run(struct cli *cli)
 	return cli_finish_output(cli, code);
 }
 
-/* The help of the whole program: there is one command only. */
-void cli_help_all(const struct cli *cli)
-{
-	cli_help(cli);
-}
-
-int main(int argc, char **argv)
-{
-	struct cli cli = {.prog = "img", .cmd = &cmd_checksum};
-	int code;
-
-	if (!cli_begin(&cli))
-		return 1;
-	cli.argc = argc > 0 ? argc - 1 : 0;
-	cli.argv = argv + 1;
-	code = run(&cli);
-	secrets_free(&cli.secrets);
-	return code;
-}
+const struct cmd *const helper_cmd = &cmd_checksum;

@@ -8,6 +8,7 @@
 #include "base/size.h"
 #include "dedup.h"
 #include "evp.h"
+#include "helpers/frame/frame.h"
 #include "inplace.h"
 
 struct dedup_cmd {
@@ -53,7 +54,7 @@ static void print_human(const void *ctx)
 	       size_format(res->freed, a, sizeof(a)), size_format(res->scanned, b, sizeof(b)));
 }
 
-static int run(struct cli *cli)
+int helper_run(struct cli *cli)
 {
 	struct dedup_cmd c = {0};
 	const struct inplace op = {
@@ -72,22 +73,4 @@ static int run(struct cli *cli)
 	return code;
 }
 
-/* The help of the whole program: there is one command only. */
-void cli_help_all(const struct cli *cli)
-{
-	cli_help(cli);
-}
-
-int main(int argc, char **argv)
-{
-	struct cli cli = {.prog = "img", .cmd = &cmd_dedup};
-	int code;
-
-	if (!cli_begin(&cli))
-		return 1;
-	cli.argc = argc > 0 ? argc - 1 : 0;
-	cli.argv = argv + 1;
-	code = run(&cli);
-	secrets_free(&cli.secrets);
-	return code;
-}
+const struct cmd *const helper_cmd = &cmd_dedup;

@@ -3,7 +3,6 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <locale.h>
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -12,6 +11,7 @@
 
 #include "base/bytes.h"
 #include "base/cleanup.h"
+#include "helpers/frame/frame.h"
 #include "helpers/tar/parts.h"
 
 struct tar_cmd {
@@ -200,11 +200,14 @@ static int work(struct cli *cli, struct tar_cmd *c)
 	return code;
 }
 
-static int run(struct cli *cli)
+int helper_run(struct cli *cli)
 {
 	static struct tar_cmd c = {.tar.format = "pax", .progress = PROGRESS_NONE};
 	int id, code = 1;
 
+	/* Names are bytes: UTF-8 where they are, and as they are where not. */
+	if (!setlocale(LC_CTYPE, "C.UTF-8"))
+		setlocale(LC_CTYPE, "");
 	while ((id = cli_next(cli)) != CLI_END) {
 		if (id == CLI_EXIT)
 			return cli_exit_code(cli);
@@ -231,25 +234,4 @@ static int run(struct cli *cli)
 	return code;
 }
 
-/* The help of the whole program: there is one command only. */
-void cli_help_all(const struct cli *cli)
-{
-	cli_help(cli);
-}
-
-int main(int argc, char **argv)
-{
-	struct cli cli = {.prog = "img", .cmd = &cmd_tar};
-	int code;
-
-	signal(SIGPIPE, SIG_IGN);
-	signal(SIGXFSZ, SIG_IGN);
-	/* Names are bytes: UTF-8 where they are, and as they are where not. */
-	if (!setlocale(LC_CTYPE, "C.UTF-8"))
-		setlocale(LC_CTYPE, "");
-	cli.argc = argc > 0 ? argc - 1 : 0;
-	cli.argv = argv + 1;
-	code = run(&cli);
-	secrets_free(&cli.secrets);
-	return code;
-}
+const struct cmd *const helper_cmd = &cmd_tar;
