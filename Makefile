@@ -71,6 +71,7 @@ agent_src  := $(filter lib/appliance/agent/%,$(lib_src))
 agent_src  += $(addprefix lib/appliance/,check.c wire.c) $(addprefix lib/base/,bytes.c err.c ranges.c)
 agent_part := $(filter-out %/main.c,$(filter lib/appliance/agent/%,$(agent_src)))
 lib_src    := $(filter-out lib/appliance/agent/%,$(lib_src)) $(wildcard vmm/*.c)
+server_src := $(wildcard nbd-server/*.c)
 tool_src   := $(filter-out tools/main.c,$(wildcard tools/*.c))
 helper_src := $(wildcard tools/helpers/*.c)
 # img-tar is more than one file.
@@ -120,7 +121,7 @@ stamp = @mkdir -p $(@D); printf '%s\n' '$(1)' | cmp -s - $@ || printf '%s\n' '$(
 $(B)/.flags: FORCE
 	$(call stamp,$(CC) $(all_cppflags) $(all_cflags) $(all_ldflags))
 $(B)/.sources: FORCE
-	$(call stamp,$(sort $(lib_src) $(agent_src) $(tool_src) $(double_src) $(testlib_src) $(fuzzlib_src)))
+	$(call stamp,$(sort $(lib_src) $(agent_src) $(tool_src) $(server_src) $(double_src) $(testlib_src) $(fuzzlib_src)))
 
 # One clear message in place of a hundred when the headers of the dependencies are missing.
 $(B)/.ready: build-aux/packages
@@ -150,6 +151,9 @@ $(B)/libdoubles.a: $(call obj,$(double_src)) $(B)/.sources
 $(B)/libagent.a: $(call obj,$(agent_part)) $(B)/.sources
 	$(ar)
 $(B)/libtools.a: $(call obj,$(tool_src)) $(B)/.sources
+	$(ar)
+# The NBD server, without the program around it.
+$(B)/libserver.a: $(call obj,$(server_src)) $(B)/.sources
 	$(ar)
 $(B)/libtest.a: $(call obj,$(testlib_src)) $(B)/.sources
 	$(ar)
@@ -212,12 +216,14 @@ $(B)/agent-native: $(call obj,$(agent_src)) $(agent_blkid)
 libs_img-checksum = -lcrypto
 libs_img-dedup    = -lcrypto
 libs_img-tar      = -larchive
+libs_img-serve    = -lssl -lcrypto
 
 $(img): $(call obj,tools/main.c $(tool_src)) $(core) $(B)/.flags
 	$(call say,LD,$@)
 	@mkdir -p $(@D)
 	$(Q)$(CC) -pie $(all_ldflags) $(filter %.o %.a,$^) -o $@ $(prog_libs)
 $(BIN)/img-tar: $(call obj,$(tar_src))
+$(BIN)/img-serve: $(B)/libserver.a
 $(BIN)/img-%: $(B)/tools/helpers/%.o $(B)/tools/helpers/frame/main.o $(B)/libtools.a $(core) $(B)/.flags
 	$(call say,LD,$@)
 	@mkdir -p $(@D)
@@ -227,7 +233,7 @@ $(BIN)/img-%: $(B)/tools/helpers/%.o $(B)/tools/helpers/frame/main.o $(B)/libtoo
 # A line " * link: FLAGS" in the head comment of a test adds flags (--wrap=malloc, say).
 link_flags = $(shell sed -n 's|^ \* link: ||p' $(1))
 $(tests): $(B)/tests/%: $(B)/tests/%.o $(B)/libtest.a $(B)/libtools.a $(B)/libdoubles.a \
-		$(B)/libagent.a $(core) | $(guests) $(B)/agent-native
+		$(B)/libagent.a $(B)/libserver.a $(core) | $(guests) $(B)/agent-native
 	$(call say,LD,$@)
 	$(Q)$(CC) -pie $(all_ldflags) $< -Wl,--start-group $(filter %.a,$^) -Wl,--end-group \
 		$(call link_flags,tests/$*.c) -o $@ -lcmocka $(libs)

@@ -4,6 +4,6 @@ cd "$TOP" || exit 1
 bad=0
 while read -r h; do
 	gcc -std=gnu11 -D_GNU_SOURCE -I. -Ilib -Iinclude -Itools -fsyntax-only -Wno-unused -xc "$h" || bad=1
-done < <(find lib vmm tools include -name '*.h' | sort)
+done < <(find lib vmm nbd-server tools include -name '*.h' | sort)
 gcc -std=c99 -pedantic -Wall -Wextra -Werror -fsyntax-only -xc include/imgkit.h || bad=1
 exit $bad

@@ -30,7 +30,8 @@ ALLOWED = {
     'lib/formats': IMAGE + ['lib/crypto'],
     'lib/ops': OPS,
     'lib/api': OPS + ['include'],
-    'tools': OPS + ['include', 'lib/appliance', 'vmm'],
+    'nbd-server': OPS + ['nbd-server'],
+    'tools': OPS + ['include', 'lib/appliance', 'vmm', 'nbd-server'],
 }
 
 

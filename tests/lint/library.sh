@@ -4,7 +4,7 @@
 # The agent is a program.
 cd "$TOP" || exit 1
 # shellcheck disable=SC2016 # perl code
-find lib vmm -name '*.c' ! -path 'lib/appliance/agent/*' ! -path lib/appliance/cage.c \
+find lib vmm nbd-server -name '*.c' ! -path 'lib/appliance/agent/*' ! -path lib/appliance/cage.c \
 	! -path vmm/traced.c -print0 | xargs -0 perl -0777 -e '
 	my $bad = 0;
 	my $calls = join "|", qw(printf vprintf puts putchar putc fputs fputc fprintf vfprintf dprintf
