@@ -17,12 +17,13 @@
 
 /* In the order in which --help lists them: along the life of an image. */
 static const struct cmd *const commands[] = {
-	&cmd_create,   &cmd_info,        &cmd_check,    &cmd_convert, &cmd_resize,  &cmd_amend,
-	&cmd_snapshot, &cmd_commit,      &cmd_rebase,   &cmd_map,     &cmd_measure, &cmd_compare,
-	&cmd_checksum, &cmd_compact,     &cmd_sparsify, &cmd_dedup,   &cmd_bitmap,  &cmd_dd,
-	&cmd_bench,    &cmd_filesystems, &cmd_df,       &cmd_ls,      &cmd_stat,    &cmd_cat,
-	&cmd_cp,       &cmd_tar,         &cmd_edit,     &cmd_rm,      &cmd_mkdir,   &cmd_ln,
-	&cmd_mv,       &cmd_chmod,       &cmd_chown,    &cmd_fsck,    &cmd_mkfs,    &cmd_doctor,
+	&cmd_create,   &cmd_info,    &cmd_check,       &cmd_convert, &cmd_resize,  &cmd_amend,
+	&cmd_snapshot, &cmd_commit,  &cmd_rebase,      &cmd_map,     &cmd_measure, &cmd_compare,
+	&cmd_checksum, &cmd_compact, &cmd_sparsify,    &cmd_dedup,   &cmd_bitmap,  &cmd_dd,
+	&cmd_mirror,   &cmd_bench,   &cmd_filesystems, &cmd_df,      &cmd_ls,      &cmd_stat,
+	&cmd_cat,      &cmd_cp,      &cmd_tar,         &cmd_edit,    &cmd_rm,      &cmd_mkdir,
+	&cmd_ln,       &cmd_mv,      &cmd_chmod,       &cmd_chown,   &cmd_fsck,    &cmd_mkfs,
+	&cmd_doctor,
 };
 
 static const struct cmd *command_find(const char *name)

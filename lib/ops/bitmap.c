@@ -11,8 +11,6 @@
 #include "base/cleanup.h"
 #include "base/json.h"
 
-#define PIECE 65536 /* bytes of bits that are looked at in one go */
-
 int bitmap_find(struct img *img, const char *name, unsigned *index, struct err *err)
 {
 	unsigned n;
@@ -91,100 +89,6 @@ int bitmap_enable(struct img *img, const char *name, bool enable, struct err *er
 	int r = bitmap_find(img, name, &index, err);
 
 	return r < 0 ? r : img_bitmap_enable(img, index, enable, err);
-}
-
-/* ---- runs ---- */
-
-/* A run that may go on in the next piece, in bits. */
-struct runs {
-	const struct bitmap *b;
-	bitmap_run_fn *fn;
-	void *ctx;
-	uint64_t from, to; /* from == to: none is open */
-};
-
-static int emit(struct runs *s, struct err *err)
-{
-	uint64_t off = s->from * s->b->granularity, end = s->to * s->b->granularity;
-
-	if (s->from == s->to)
-		return 0;
-	s->from = s->to;
-	return s->fn(s->ctx, off, min_u64(end, s->b->size) - off, err);
-}
-
-/* Bits [from, to) are set. */
-static int add_bits(struct runs *s, uint64_t from, uint64_t to, struct err *err)
-{
-	int r = from == s->to ? 0 : emit(s, err);
-
-	if (from != s->to)
-		s->from = from;
-	s->to = to;
-	return r;
-}
-
-static int look_at_byte(struct runs *s, uint64_t first, unsigned byte, struct err *err)
-{
-	int r = 0;
-
-	if (byte == 0xff)
-		return add_bits(s, first, first + 8, err);
-	for (unsigned i = 0; r == 0 && i < 8; i++)
-		if (byte >> i & 1)
-			r = add_bits(s, first + i, first + i + 1, err);
-	return r;
-}
-
-static int look_at(struct runs *s, const unsigned char *buf, uint64_t at, size_t len,
-		   struct err *err)
-{
-	int r = 0;
-
-	for (size_t i = 0; r == 0 && i < len; i++) {
-		if (buf[i])
-			r = look_at_byte(s, (at + i) * 8, buf[i], err);
-		else if (i + 512 <= len && is_aligned(i, 512) && bytes_are_zero(buf + i, 512))
-			i += 511;
-	}
-	return r;
-}
-
-int bitmap_each_run(struct img *img, unsigned index, bitmap_run_fn *fn, void *ctx, struct err *err)
-{
-	CLEANUP_FREE unsigned char *buf = malloc(PIECE);
-	struct bitmap b;
-	struct runs s = {.b = &b, .fn = fn, .ctx = ctx};
-	uint64_t bytes;
-	int r = 0;
-
-	if (!buf)
-		return err_nomem(err, PIECE, "a bitmap");
-	img_bitmap_get(img, index, &b);
-	bytes = div_up(div_up(b.size, b.granularity), 8);
-	for (uint64_t at = 0, n; r == 0 && at < bytes; at += n) {
-		n = min_u64(bytes - at, PIECE);
-		r = img_bitmap_read(img, index, at, buf, n, err);
-		if (r == 0 && !bytes_are_zero(buf, n))
-			r = look_at(&s, buf, at, n, err);
-	}
-	return r < 0 ? r : emit(&s, err);
-}
-
-static int count_run(void *ctx, uint64_t off, uint64_t len, struct err *err)
-{
-	uint64_t *bytes = ctx;
-
-	(void)off;
-	(void)err;
-	*bytes += len;
-	return 0;
-}
-
-int bitmap_count(struct img *img, unsigned index, uint64_t *bytes, struct err *err)
-{
-	*bytes = 0;
-	return bitmap_each_run(img, index, count_run, bytes, err);
 }
 
 /* ---- merge ---- */

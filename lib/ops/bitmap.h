@@ -29,6 +29,25 @@ int bitmap_check_usable(const struct bitmap *b, struct err *err);
 /* Bytes of the disk whose bits are set. */
 int bitmap_count(struct img *img, unsigned index, uint64_t *bytes, struct err *err);
 
+/* Reads a bitmap from front to back, a piece at a time. */
+struct bitmap_cursor {
+	struct img *img;
+	unsigned index;
+	struct bitmap bitmap;
+	unsigned char *buf; /* owned */
+	uint64_t first;     /* number of the first bit in buf */
+	uint64_t n_bits;    /* in buf; 0: nothing is */
+};
+int bitmap_cursor_open(struct bitmap_cursor *c, struct img *img, unsigned index, struct err *err);
+void bitmap_cursor_close(struct bitmap_cursor *c);
+
+/*
+ * Whether the bit of the byte at off is set, and for how many bytes that is the same: 1 … len.
+ * [off, off+len) lies inside what the bitmap covers.
+ */
+int bitmap_cursor_run(struct bitmap_cursor *c, uint64_t off, uint64_t len, bool *set, uint64_t *run,
+		      struct err *err);
+
 /*
  * Calls fn for each run of set bits, in order, as bytes of the disk (cut at its end). An error of
  * fn ends it.

@@ -312,13 +312,14 @@ static void init(struct copy *copy, const struct copy_args *args, struct job *jo
 		.backing_size = args->backing_size,
 		.above = args->above,
 		.base = args->base,
+		.only = args->only,
 		.stream = args->src->caps & IO_STREAM,
 		.all_data = !sparse && !args->above,
 		.salvage = args->salvage,
 		.align = max_u64(copy->unit, copy->granule),
 		.size = io_size(args->src),
 	};
-	copy->plan.gap = args->above ? copy->plan.align : MIN_GAP;
+	copy->plan.gap = args->above || args->only ? copy->plan.align : MIN_GAP;
 	copy->plan.chunk = max_u64(CHUNK, copy->plan.align);
 	copy->cap = copy->plan.chunk;
 }

@@ -16,6 +16,17 @@
 #include "image/img.h"
 #include "ops/journal.h"
 
+/* What of a source is to be copied; the rest is not even looked at. */
+struct copy_filter {
+	/*
+	 * Whether the byte at off is, and for how many bytes that is the same: *run, 1 … len. Called
+	 * for ascending offsets, by one thread at a time.
+	 */
+	int (*ask)(void *ctx, uint64_t off, uint64_t len, bool *wanted, uint64_t *run,
+		   struct err *);
+	void *ctx;
+};
+
 struct copy_args {
 	/* Source. Its size is io_size, or unknown for an IO_STREAM (read with stream_read). */
 	struct io *src;
@@ -30,6 +41,8 @@ struct copy_args {
 	 * its size: only what is stored elsewhere for src than for base is copied, and zeros where
 	 * they are new. */
 	struct io *base;
+	/* NULL: everything. Else dst holds the rest already. Whole units of dst are copied. */
+	const struct copy_filter *only;
 
 	/* Target: one of the two. dst may be larger than src. */
 	struct build *build;

@@ -18,10 +18,11 @@ struct chunk {
 struct plan {
 	struct io *src;
 	struct img *layer;
-	uint64_t below;        /* with layer: bytes of its backing file */
-	uint64_t backing_size; /* with layer: bytes of the target's backing file */
-	unsigned above;        /* only what layers above this depth hold; 0: everything */
-	struct io *base;       /* only what is elsewhere than there; NULL: everything */
+	uint64_t below;                 /* with layer: bytes of its backing file */
+	uint64_t backing_size;          /* with layer: bytes of the target's backing file */
+	unsigned above;                 /* only what layers above this depth hold; 0: everything */
+	struct io *base;                /* only what is elsewhere than there; NULL: everything */
+	const struct copy_filter *only; /* only what it wants; NULL: everything */
 	bool stream;
 	bool all_data;   /* zeros are data too */
 	bool want_zeros; /* hand out zero chunks; otherwise they are passed over */
@@ -34,7 +35,7 @@ struct plan {
 
 	uint64_t size, pos, tickets;
 	struct extent ext; /* where pos is, when len > 0 */
-	bool same;         /* with base: ext is there as well */
+	bool same;         /* the target has ext already, by base or only */
 };
 
 /*

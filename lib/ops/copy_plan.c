@@ -82,13 +82,31 @@ static int extend_same(struct plan *p, struct err *err)
 	return r;
 }
 
+/* What is not wanted: ext for all of it. Otherwise *len: of what is wanted. */
+static int filter(struct plan *p, uint64_t at, uint64_t *len, struct err *err)
+{
+	bool wanted;
+	int r = p->only->ask(p->only->ctx, at, *len, &wanted, len, err);
+
+	p->same = r == 0 && !wanted;
+	if (p->same)
+		p->ext = (struct extent){
+			.kind = EXT_ABSENT, .off = at, .len = *len, .host = EXT_NO_HOST};
+	return r;
+}
+
 static int ask_extent(struct plan *p, uint64_t at, struct err *err)
 {
 	struct extent *e = &p->ext;
-	int r = p->layer ? img_map_layer(p->layer, at, p->size - at, e, err)
-			 : io_map(p->src, at, p->size - at, e, err);
+	uint64_t len = p->size - at;
+	int r = 0;
 
 	p->same = false;
+	if (p->only)
+		r = filter(p, at, &len, err);
+	if (r < 0 || p->same)
+		return r;
+	r = p->layer ? img_map_layer(p->layer, at, len, e, err) : io_map(p->src, at, len, e, err);
 	if (r == 0 && p->base)
 		r = compare_base(p, e, &p->same, err);
 	if (r == 0 && p->same)

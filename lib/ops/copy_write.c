@@ -69,7 +69,7 @@ static int prepare_image(struct copy *copy, struct err *err)
 	copy->skip_zeros = copy->args->dst_zero;
 	copy->plan.want_zeros = !copy->args->dst_zero;
 	if (copy->args->dst_zero || copy->args->layer || copy->args->above || copy->args->base ||
-	    (img && img->backing))
+	    copy->args->only || (img && img->backing))
 		return 0;
 	return clear_target(copy, err);
 }

@@ -65,7 +65,7 @@ COMMANDS = {
     'checksum': 'IMAGE', 'commit': 'IMAGE', 'compact': 'IMAGE', 'compare': 'IMAGE IMAGE',
     'convert': 'IMAGE out.raw', 'create': '-f qcow2 -b IMAGE -F qcow2 out.qcow2', 'dd': 'if=IMAGE of=out.raw',
     'dedup': 'IMAGE', 'info': 'IMAGE', 'map': 'IMAGE', 'measure': 'IMAGE', 'rebase': '-b none IMAGE',
-    'resize': 'IMAGE 1G', 'snapshot': 'IMAGE', 'sparsify': '--zero-scan IMAGE',
+    'mirror': 'IMAGE IMAGE', 'resize': 'IMAGE 1G', 'snapshot': 'IMAGE', 'sparsify': '--zero-scan IMAGE',
     'cat': 'IMAGE:/f', 'chmod': '600 IMAGE:/f', 'chown': '0 IMAGE:/f', 'cp': 'IMAGE:/f f', 'df': 'IMAGE',
     'edit': '-e s/a/b/ IMAGE:/f', 'filesystems': 'IMAGE', 'fsck': 'IMAGE', 'ln': '-s f IMAGE:/l',
     'ls': 'IMAGE:/', 'mkdir': 'IMAGE:/d', 'mkfs': 'IMAGE', 'mv': 'IMAGE:/f IMAGE:/g', 'rm': 'IMAGE:/f',
