@@ -12,16 +12,6 @@
 #include "base/bytes.h"
 #include "base/cleanup.h"
 
-enum holes { HOLES_UNKNOWN, HOLES_NO, HOLES_YES };
-
-struct walk {
-	enum holes *layer; /* per depth: whether its file is to be asked */
-	/* What the file said last. */
-	struct io *io;
-	uint64_t from, to; /* bytes of it */
-	bool zero;
-};
-
 static struct map_entry describe(const struct extent *ext, unsigned depth)
 {
 	struct map_entry e = {.start = ext->off, .length = ext->len, .depth = depth};
@@ -49,46 +39,46 @@ static struct map_entry describe(const struct extent *ext, unsigned depth)
 	return e;
 }
 
-static int layer_has_holes(struct walk *w, struct img *img, unsigned depth, bool *yes,
+static int layer_has_holes(struct map_cursor *c, struct img *img, unsigned depth, bool *yes,
 			   struct err *err)
 {
 	int r = 0;
 
-	*yes = w->layer[depth] == HOLES_YES;
-	if (w->layer[depth] == HOLES_UNKNOWN) {
+	*yes = c->holes[depth] == MAP_HOLES_YES;
+	if (c->holes[depth] == MAP_HOLES_UNKNOWN) {
 		r = img_has_file_holes(img, yes, err);
-		w->layer[depth] = *yes ? HOLES_YES : HOLES_NO;
+		if (r == 0)
+			c->holes[depth] = *yes ? MAP_HOLES_YES : MAP_HOLES_NO;
 	}
 	return r;
 }
 
 /* Makes from, to, zero speak of a range of io that begins at or before off. */
-static int ask_file(struct walk *w, struct io *io, uint64_t off, struct err *err)
+static int ask_file(struct map_cursor *c, struct io *io, uint64_t off, struct err *err)
 {
 	uint64_t size = io_size(io);
 	struct extent ext;
 	int r;
 
-	if (w->io == io && off >= w->from && off < w->to)
+	if (c->io == io && off >= c->from && off < c->to)
 		return 0;
-	w->io = io;
-	w->from = off;
-	w->to = UINT64_MAX; /* nothing is stored past the end: it reads as zeros */
-	w->zero = true;
+	c->io = io;
+	c->from = off;
+	c->to = UINT64_MAX; /* nothing is stored past the end: it reads as zeros */
+	c->zero = true;
 	if (off >= size)
 		return 0;
 	r = io_map(io, off, size - off, &ext, err);
 	if (r < 0)
 		return r;
-	w->zero = ext.kind != EXT_DATA;
-	if (!w->zero || off + ext.len < size)
-		w->to = off + ext.len;
+	c->zero = ext.kind != EXT_DATA;
+	if (!c->zero || off + ext.len < size)
+		c->to = off + ext.len;
 	return 0;
 }
 
-/* The first entry of [off, off+len) of the chain under img. */
-static int status(struct walk *w, struct img *img, uint64_t off, uint64_t len, struct map_entry *e,
-		  struct err *err)
+int map_next(struct map_cursor *c, struct img *img, uint64_t off, uint64_t len, struct map_entry *e,
+	     struct err *err)
 {
 	unsigned depth = 0;
 	struct extent ext;
@@ -113,14 +103,14 @@ static int status(struct walk *w, struct img *img, uint64_t off, uint64_t len, s
 	}
 	if (ext.kind != EXT_DATA || !ext.io)
 		return 0;
-	r = layer_has_holes(w, img, depth, &holes, err);
+	r = layer_has_holes(c, img, depth, &holes, err);
 	if (r < 0 || !holes)
 		return r;
-	r = ask_file(w, ext.io, ext.host, err);
+	r = ask_file(c, ext.io, ext.host, err);
 	if (r < 0)
 		return r;
-	e->zero = w->zero;
-	e->length = min_u64(e->length, w->to - ext.host);
+	e->zero = c->zero;
+	e->length = min_u64(e->length, c->to - ext.host);
 	return 0;
 }
 
@@ -132,14 +122,14 @@ static bool continues(const struct map_entry *a, const struct map_entry *b)
 	       (!a->has_offset || a->offset + a->length == b->offset);
 }
 
-static int walk(struct walk *w, struct img *img, uint64_t start, uint64_t end, map_emit emit,
+static int walk(struct map_cursor *c, struct img *img, uint64_t start, uint64_t end, map_emit emit,
 		void *ctx, struct err *err)
 {
 	struct map_entry e = {.start = start}, next;
 	int r;
 
 	for (uint64_t at = start; at < end; at += next.length) {
-		r = status(w, img, at, end - at, &next, err);
+		r = map_next(c, img, at, end - at, &next, err);
 		if (r < 0)
 			return r;
 		if (continues(&e, &next)) {
@@ -154,17 +144,23 @@ static int walk(struct walk *w, struct img *img, uint64_t start, uint64_t end, m
 	return emit(ctx, &e);
 }
 
+size_t map_layers(const struct img *img)
+{
+	size_t n = 0;
+
+	for (; img; img = img->backing)
+		n++;
+	return n;
+}
+
 int map_walk(struct img *img, uint64_t start, uint64_t end, map_emit emit, void *ctx,
 	     struct err *err)
 {
-	CLEANUP_FREE enum holes *layer = NULL;
-	struct walk w = {0};
-	size_t depth = 1;
+	size_t layers = map_layers(img);
+	CLEANUP_FREE _Atomic unsigned char *holes = calloc(layers, sizeof(*holes));
+	struct map_cursor c = {.holes = holes};
 
-	for (struct img *i = img->backing; i; i = i->backing)
-		depth++;
-	w.layer = layer = calloc(depth, sizeof(*layer));
-	if (!layer)
-		return err_nomem(err, depth * sizeof(*layer), "the backing chain");
-	return walk(&w, img, start, min_u64(end, io_size(&img->io)), emit, ctx, err);
+	if (!holes)
+		return err_nomem(err, layers, "the backing chain");
+	return walk(&c, img, start, min_u64(end, io_size(&img->io)), emit, ctx, err);
 }

@@ -31,4 +31,26 @@ typedef int (*map_emit)(void *ctx, const struct map_entry *e);
 int map_walk(struct img *img, uint64_t start, uint64_t end, map_emit emit, void *ctx,
 	     struct err *err);
 
+enum map_holes { MAP_HOLES_UNKNOWN, MAP_HOLES_NO, MAP_HOLES_YES };
+
+/*
+ * For asking entry by entry. Zero-initialise; a cursor is of one image, and used by one thread at
+ * a time. What it remembers of files is true as long as nobody writes.
+ */
+struct map_cursor {
+	/* Per layer of the chain, map_layers(img) of them, zeros at first: whether its file is to be
+	 * asked about holes. Borrowed; cursors of one image may share it. */
+	_Atomic unsigned char *holes;
+	/* What the file said last. */
+	struct io *io;
+	uint64_t from, to; /* bytes of it */
+	bool zero;
+};
+
+size_t map_layers(const struct img *img);
+
+/* The entry that begins at off: 1 to len bytes, not always the longest run. The range is inside. */
+int map_next(struct map_cursor *c, struct img *img, uint64_t off, uint64_t len, struct map_entry *e,
+	     struct err *err);
+
 #endif
