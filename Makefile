@@ -227,7 +227,8 @@ $(BIN)/img-serve: $(B)/libserver.a
 $(BIN)/img-%: $(B)/tools/helpers/%.o $(B)/tools/helpers/frame/main.o $(B)/libtools.a $(core) $(B)/.flags
 	$(call say,LD,$@)
 	@mkdir -p $(@D)
-	$(Q)$(CC) -pie $(all_ldflags) $(filter %.o,$^) $(filter %.a,$^) -o $@ $(libs_img-$*) $(prog_libs)
+	$(Q)$(CC) -pie $(all_ldflags) $(filter %.o,$^) -Wl,--start-group $(filter %.a,$^) -Wl,--end-group \
+		-o $@ $(libs_img-$*) $(prog_libs)
 
 # ---- test programs ----
 # A line " * link: FLAGS" in the head comment of a test adds flags (--wrap=malloc, say).
