@@ -1,0 +1,238 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+/*
+ * Receiving: as much as there is, into the worker's buffer; the requests in it are executed, and
+ * their replies sent together. Of a WRITE's payload the pieces go from the buffer to the image as
+ * they come, cut at the export's preferred block. What is left when nothing more comes is the
+ * beginning of a header, kept in the connection, or less than a block of payload, kept in
+ * connection.rest.
+ */
+#include "nbd-server/receive.h"
+
+#include <errno.h>
+#include <stdlib.h>
+
+#include "base/bytes.h"
+#include "base/cleanup.h"
+#include "nbd-server/engine.h"
+#include "nbd-server/execute.h"
+#include "nbd-server/request.h"
+
+/* A turn ends when it had this much, so that others have theirs. */
+#define TURN_REQUESTS 256u
+#define TURN_BYTES    (UINT64_C(4) << 20)
+
+/* Where in the worker's buffer the bytes are that were received and not used yet. */
+struct input {
+	unsigned char *p;
+	size_t n;
+	unsigned requests; /* of this turn */
+};
+
+static void use(struct input *in, size_t n)
+{
+	in->p += n;
+	in->n -= n;
+}
+
+static void end_receiving(struct connection *c, bool dead)
+{
+	pthread_mutex_lock(&c->lock);
+	c->finished = true;
+	if (dead)
+		connection_kill(c);
+	pthread_mutex_unlock(&c->lock);
+}
+
+/* ---- payload ---- */
+
+/* How much of n bytes that came is to be written now, before more comes. */
+static size_t piece_size(const struct connection *c, const struct request *r, size_t n)
+{
+	uint64_t block = min_u64(c->export->preferred_block, WORKER_IN / 2);
+	uint64_t at = r->offset + r->done, end = round_down(at + n, block);
+
+	if (r->done + n == r->length)
+		return n;
+	return end > at ? (size_t)(end - at) : 0;
+}
+
+static void write_piece(struct worker *w, struct request *r, const unsigned char *p, size_t n)
+{
+	int code = io_pwrite(r->conn->export->io, p, n, r->offset + r->done, &w->err);
+
+	if (code < 0)
+		execute_failed(w, r, code, &w->err);
+	r->done += n;
+}
+
+static void payload_done(struct worker *w, struct connection *c)
+{
+	struct request *r = take(c->writing);
+
+	execute(w, r);
+}
+
+/* Payload came, or has to be taken for what it is because nothing more fits. */
+static void take_payload(struct worker *w, struct connection *c, struct input *in)
+{
+	struct request *r = c->writing;
+	size_t n = min_u64(in->n, r->payload - r->swallowed);
+
+	if (!r->error && r->type == NBD_CMD_WRITE) {
+		n = piece_size(c, r, n);
+		if (n)
+			write_piece(w, r, in->p, n);
+	}
+	r->swallowed += (uint32_t)n;
+	use(in, n);
+	if (r->swallowed == r->payload)
+		payload_done(w, c);
+}
+
+/* ---- headers ---- */
+
+static void start_request(struct worker *w, struct connection *c, struct request *r)
+{
+	if (r->type == NBD_CMD_DISC && !r->error) {
+		request_free(w, r);
+		end_receiving(c, false);
+	} else if (r->payload) {
+		c->writing = r;
+	} else {
+		execute(w, r);
+	}
+}
+
+static void take_header(struct worker *w, struct connection *c, struct input *in)
+{
+	struct request_rules rules = {
+		.mode = c->mode,
+		.size = io_size(c->export->io),
+		.flags = c->export->flags,
+		.contexts = c->contexts,
+		.max_block = c->export->max_block,
+		.stopping = atomic_load_explicit(&c->server->stopping, memory_order_relaxed),
+	};
+	struct request *r = request_new(w, c);
+
+	if (!r || request_decode(&rules, in->p, r, &w->err) < 0) {
+		server_say(c->server, c, SERVER_WARNING, "dropped: %s",
+			   r ? w->err.msg : "out of memory");
+		if (r)
+			request_free(w, r);
+		end_receiving(c, true);
+		return;
+	}
+	use(in, request_head_size(c->mode));
+	in->requests++;
+	start_request(w, c, r);
+}
+
+/* Uses what is in the buffer; what is left has to wait, for more bytes or for room for replies. */
+static void consume(struct worker *w, struct connection *c, struct input *in)
+{
+	size_t before, head = request_head_size(c->mode);
+
+	do {
+		before = in->n;
+		if (c->finished)
+			in->n = 0; /* behind a DISC nothing comes that matters */
+		else if (c->writing)
+			take_payload(w, c, in);
+		else if (in->n >= head && in->requests < TURN_REQUESTS && !connection_full(c))
+			take_header(w, c, in);
+	} while (in->n && in->n != before);
+}
+
+/* ---- a turn ---- */
+
+static void load(struct worker *w, struct connection *c, struct input *in)
+{
+	in->p = w->in;
+	in->n = c->n_rest;
+	memcpy(in->p, c->rest ? c->rest : c->head, in->n);
+	if (c->rest)
+		connection_free_rest(c);
+	c->n_rest = 0;
+}
+
+/* Keeps what is left until the next turn. False: there is no memory. */
+static bool store(struct worker *w, struct connection *c, struct input *in)
+{
+	atomic_size_t *kept = &c->server->kept;
+
+	if (in->n <= sizeof(c->head)) {
+		memcpy(c->head, in->p, in->n);
+	} else if (c->writing && atomic_load(kept) > KEPT_MAX) {
+		write_piece(w, c->writing, in->p, in->n); /* not aligned, but it needs no memory */
+		c->writing->swallowed += (uint32_t)in->n;
+		return true;
+	} else {
+		c->rest = malloc(in->n);
+		if (!c->rest)
+			return false;
+		memcpy(c->rest, in->p, in->n);
+		atomic_fetch_add(kept, in->n);
+	}
+	c->n_rest = (uint32_t)in->n;
+	return true;
+}
+
+/* Bytes to ask for: as what is left of them may have to be kept, less when much is kept already. */
+static size_t appetite(const struct server *s, size_t have)
+{
+	size_t kept = atomic_load_explicit(&s->kept, memory_order_relaxed);
+	size_t share = kept < KEPT_MAX ? (KEPT_MAX - kept) / s->n_workers : 0;
+
+	return min_u64(WORKER_IN - have, max_u64(share, 4096));
+}
+
+static ssize_t receive(struct worker *w, struct connection *c, struct input *in)
+{
+	size_t room = appetite(c->server, in->n);
+	ssize_t n;
+
+	memmove(w->in, in->p, in->n);
+	in->p = w->in;
+	if (c->channel->duplex)
+		return c->channel->ops->recv(c->channel, in->p + in->n, room);
+	pthread_mutex_lock(&c->lock);
+	n = c->channel->ops->recv(c->channel, in->p + in->n, room);
+	pthread_mutex_unlock(&c->lock);
+	return n;
+}
+
+/* Whether the connection may have another request now. */
+static bool hungry(struct connection *c, const struct input *in, uint64_t bytes)
+{
+	if (c->finished || in->requests >= TURN_REQUESTS || bytes >= TURN_BYTES)
+		return false;
+	return c->writing || !connection_full(c);
+}
+
+bool receive_turn(struct worker *w, struct connection *c)
+{
+	struct input in = {0};
+	uint64_t bytes = 0;
+	ssize_t n = 1;
+
+	load(w, c, &in);
+	if (in.n) {
+		consume(w, c, &in);
+		reply_finish(w);
+	}
+	while (hungry(c, &in, bytes)) {
+		n = receive(w, c, &in);
+		if (n <= 0)
+			break;
+		in.n += (size_t)n;
+		bytes += (uint64_t)n;
+		consume(w, c, &in);
+		reply_finish(w);
+	}
+	if (n == 0)
+		end_receiving(c, false);
+	else if ((n < 0 && n != -EAGAIN) || (!c->finished && !store(w, c, &in)))
+		end_receiving(c, true);
+	return n > 0;
+}
