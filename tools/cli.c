@@ -22,6 +22,7 @@
 #include "base/size.h"
 #include "image/describe.h"
 #include "ops/snapshot.h"
+#include "ops/target.h"
 
 /* ---- the process ---- */
 
@@ -660,16 +661,22 @@ struct img *cli_open(const struct cli *cli, const struct img_open_args *args)
 	return img;
 }
 
-const char *cli_new_path(const struct cli *cli, const char *name)
+const char *cli_new_path(const struct cli *cli, const char *name, unsigned *flags)
 {
 	struct err err = {0};
 	const char *path;
 
-	if (describe_name(name, &path) == NAME_PATH)
+	switch (describe_name(name, &path)) {
+	case NAME_NBD:
+		*flags |= TARGET_REMOTE;
 		return path;
-	describe_unknown(name, &err);
-	cli_error(cli, "%s: %s", name, err.msg);
-	return NULL;
+	case NAME_PATH:
+		return path;
+	default:
+		describe_unknown(name, &err);
+		cli_error(cli, "%s: %s", name, err.msg);
+		return NULL;
+	}
 }
 
 static int find_snapshot(const struct cli *cli, struct img *img, const char *text, unsigned *index,

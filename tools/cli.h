@@ -164,10 +164,11 @@ enum object_result { OBJECT_OK, OBJECT_HELP, OBJECT_BAD };
 enum object_result cli_object(struct cli *cli, const char *text);
 
 /*
- * The path of a file that is to be made, out of how people write it: "file:PATH" is PATH. NULL: it
- * names something that is no file, which it said.
+ * The path of a file that is to be made, out of how people write it: "file:PATH" is PATH; or the name
+ * of an NBD export: then TARGET_REMOTE is added to *flags. NULL: it names something that is neither,
+ * which it said.
  */
-const char *cli_new_path(const struct cli *cli, const char *name);
+const char *cli_new_path(const struct cli *cli, const char *name, unsigned *flags);
 
 /* Becomes the helper program `name`, which sits beside img or in libexec. Returns 1: it could not. */
 int cli_run_helper(struct cli *cli, const char *name);

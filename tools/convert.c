@@ -561,10 +561,10 @@ static bool open_target(struct cli *cli, struct convert_cmd *c)
 	if (is_dash(cli, c->output))
 		return open_stdout(cli, c);
 	if (!c->in_place) {
-		c->req.path = cli_new_path(cli, c->output);
+		c->req.path = cli_new_path(cli, c->output, &c->req.target_flags);
 		if (!c->req.path)
 			return false;
-		c->req.target_flags = target_flags(cli, c);
+		c->req.target_flags |= target_flags(cli, c);
 		c->req.target_flags |=
 			c->target_flags & IMG_UNSAFE ? TARGET_UNSAFE : TARGET_DURABLE;
 		if (c->target_flags & IMG_DIRECT)

@@ -32,6 +32,7 @@ struct create_cmd {
 	struct opts opts;
 	const char *size;
 	bool help, force, quiet;
+	unsigned target_flags; /* TARGET_REMOTE, or 0 */
 	unsigned args;
 };
 
@@ -102,7 +103,7 @@ static bool take_argument(struct cli *cli, struct create_cmd *c)
 {
 	switch (c->args++) {
 	case 0:
-		c->req.path = cli_new_path(cli, cli->arg);
+		c->req.path = cli_new_path(cli, cli->arg, &c->target_flags);
 		return c->req.path != NULL;
 	case 1:
 		c->size = cli->arg;
@@ -195,7 +196,9 @@ static int fail(const struct cli *cli, const struct create_plan *plan, const str
 static int execute(const struct cli *cli, const struct create_cmd *c, struct create_plan *plan,
 		   struct err *err)
 {
-	unsigned flags = cli->peer ? TARGET_IN_PLACE : c->force ? TARGET_FORCE : 0;
+	unsigned flags = c->target_flags | (cli->peer  ? TARGET_IN_PLACE
+					    : c->force ? TARGET_FORCE
+						       : 0);
 	struct target *target = NULL;
 	int r;
 

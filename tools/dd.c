@@ -35,6 +35,7 @@ struct dd_cmd {
 	const char *of, *format;
 	uint64_t bs, count, skip; /* bytes, blocks, blocks */
 	bool counted, force;
+	unsigned target_flags; /* TARGET_REMOTE, or 0 */
 	enum progress_mode progress;
 };
 
@@ -103,7 +104,8 @@ static int copy(const struct cli *cli, const struct dd_cmd *c, struct img *src)
 		.src = &src,
 		.n_src = 1,
 		.path = c->of,
-		.target_flags = (cli->peer  ? TARGET_IN_PLACE
+		.target_flags = c->target_flags |
+				(cli->peer  ? TARGET_IN_PLACE
 				 : c->force ? TARGET_FORCE
 					    : 0) |
 				TARGET_DURABLE,
@@ -135,7 +137,7 @@ static bool check_output(const struct cli *cli, struct dd_cmd *c)
 	else if (!fmt->build)
 		cli_error(cli, "Format driver '%s' does not support image creation", fmt->name);
 	else
-		c->of = cli_new_path(cli, c->of);
+		c->of = cli_new_path(cli, c->of, &c->target_flags);
 	return fmt && fmt->build && c->of;
 }
 

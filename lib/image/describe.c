@@ -16,6 +16,7 @@
 
 #include "base/cleanup.h"
 #include "base/json.h"
+#include "io/nbd.h"
 
 /* Deeper than any stack of nodes that can be opened; bounds the recursion. */
 #define MAX_DEPTH 32
@@ -221,6 +222,8 @@ enum user_name describe_name(const char *name, const char **rest)
 	*rest = name;
 	if (name[strcspn(name, ":/")] != ':')
 		return NAME_PATH;
+	if (nbd_is_name(name))
+		return NAME_NBD;
 	*rest = strchr(name, ':') + 1;
 	if (strncmp(name, "json:", 5) == 0)
 		return NAME_JSON;
@@ -240,11 +243,9 @@ static bool is_file(const struct node *node)
 	       (!driver || strcmp(driver, "file") == 0 || strcmp(driver, "host_device") == 0);
 }
 
-/* Whether the path of its file alone would open the same bytes. */
-static bool is_plain(const struct node *node)
+bool describe_is_whole(const struct node *node)
 {
-	return is_file(node->file) && !opts_get(&node->own, "offset") &&
-	       !opts_get(&node->own, "size");
+	return !opts_get(&node->own, "offset") && !opts_get(&node->own, "size");
 }
 
 static json_t *scalar(const struct node *node, const char *key)
@@ -305,7 +306,7 @@ char *describe_as_name(const struct node *node)
 
 	if (is_file(node))
 		return strdup(opts_get(&node->own, "filename"));
-	if (is_plain(node))
+	if (is_file(node->file) && describe_is_whole(node))
 		return strdup(opts_get(&node->file->own, "filename"));
 	obj = render(node);
 	name = obj ? as_text(obj) : NULL;

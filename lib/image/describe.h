@@ -24,10 +24,13 @@ struct node {
 int describe_list(const char *text, struct node **out, struct err *err);
 int describe_json(const char *text, struct node **out, struct err *err);
 
-/* A name as a user writes it: "json:{…}", "file:PATH", PATH. */
-enum user_name { NAME_PATH, NAME_JSON, NAME_UNKNOWN };
+/* A name as a user writes it: "json:{…}", "file:PATH", PATH, "nbd://…" and the like (io/nbd.h). */
+enum user_name { NAME_PATH, NAME_JSON, NAME_NBD, NAME_UNKNOWN };
 
-/* What kind of name it is; *rest: the text behind the prefix. "PROTO:…" that we do not have: UNKNOWN. */
+/*
+ * What kind of name it is; *rest: the text behind the prefix, of NBD the whole name. "PROTO:…" that we
+ * do not have: UNKNOWN.
+ */
 enum user_name describe_name(const char *name, const char **rest);
 
 /* "Unknown protocol 'PROTO'", -EINVAL. */
@@ -38,6 +41,9 @@ int describe_unknown(const char *name, struct err *err);
  * all, else "json:{…}" with the peer's spelling. The caller frees; NULL: out of memory.
  */
 char *describe_as_name(const struct node *node);
+
+/* Whether the disk is all of its file, not a part of it. */
+bool describe_is_whole(const struct node *node);
 
 void node_free(struct node *node);
 

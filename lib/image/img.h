@@ -75,6 +75,11 @@ struct img_open_args {
 	/* External data files that the user allowed, wherever they are and whatever flags say. */
 	const char *const *allowed;
 	unsigned n_allowed;
+	/* Of NBD servers: waiting ends when it is cancelled, borrowed while the image is open; … */
+	struct job *job;
+	/* … and meta contexts to ask for, see io/nbd.h. */
+	const char *const *contexts;
+	unsigned n_contexts;
 };
 
 /* The answer of place: where [off, off+len) of the guest is to be written. */

@@ -74,13 +74,21 @@ int img_open_layer(struct io *file, const struct layer *layer, struct img **out,
 /* FILE_… of IMG_… */
 unsigned img_file_flags(unsigned flags);
 
+/* remote.c: an NBD export that the user named or described. flags: IMG_… */
+int img_open_remote(const char *name, unsigned flags, const struct img_open_args *args,
+		    struct io **out, struct err *err);
+int img_open_remote_node(const struct opts *own, unsigned flags, const struct img_open_args *args,
+			 struct io **out, struct err *err);
+extern const struct opt img_remote_opts[];
+
 /* How a described image is opened. */
 struct node_how {
-	const char *driver;         /* wins over the description; or NULL */
-	const char *default_driver; /* where it says nothing; NULL: probe */
-	const char *path;           /* where it describes no file; or NULL */
-	unsigned file_flags;        /* FILE_…, for path */
-	unsigned flags;             /* IMG_… */
+	const char *driver;               /* wins over the description; or NULL */
+	const char *default_driver;       /* where it says nothing; NULL: probe */
+	const char *path;                 /* where it describes no file; or NULL */
+	unsigned file_flags;              /* FILE_…, for path */
+	unsigned flags;                   /* IMG_… */
+	const struct img_open_args *args; /* what is true of all nodes: job, contexts */
 };
 /* The image of node, without its backing file. */
 int node_open(const struct node *node, const struct node_how *how, struct img **out,

@@ -16,6 +16,7 @@
 #include "image/describe.h"
 #include "image/internal.h"
 #include "io/file.h"
+#include "io/nbd.h"
 
 static const char *const discard_words[] = {"ignore", "off", "unmap", "on", NULL};
 static const char *const detect_words[] = {"off", "on", "unmap", NULL};
@@ -48,9 +49,15 @@ static const struct opt file_opts[] = {
 
 /* ---- keys ---- */
 
+static bool is_remote(const char *driver)
+{
+	return strcmp(driver, "nbd") == 0;
+}
+
 static bool is_protocol(const char *driver)
 {
-	return strcmp(driver, "file") == 0 || strcmp(driver, "host_device") == 0;
+	return strcmp(driver, "file") == 0 || strcmp(driver, "host_device") == 0 ||
+	       is_remote(driver);
 }
 
 static const struct opt *find(const struct opt *table, const char *name)
@@ -205,28 +212,18 @@ static int check_device(struct io *io, const char *driver, struct err *err)
 		io->name);
 }
 
-static int open_protocol(const struct node *node, const char *driver, unsigned flags,
-			 struct io **out, struct err *err)
+static int open_described_file(const struct node *node, const char *driver, unsigned flags,
+			       struct io **out, struct err *err)
 {
 	const char *path = opts_get(&node->own, "filename");
-	int r = check_keys(node, driver, file_opts, err), locking = 0;
+	int r, locking = 0;
 	unsigned how;
 
-	if (r == 0 && node->file)
-		r = unknown_key(driver, "", "file", err);
-	if (r == 0 && (node->backing || node->no_backing))
-		r = unknown_key(driver, "", "backing", err);
-	if (r == 0)
-		r = node_flags(&node->own, &flags, err);
-	if (r == 0)
-		r = opts_enum(&node->own, "locking", locking_words, &locking, err);
+	r = opts_enum(&node->own, "locking", locking_words, &locking, err);
 	if (r < 0)
 		return r;
 	if (!path || !*path)
 		return err_set(err, EINVAL, "The '%s' block driver requires a file name", driver);
-	if (flags & IMG_DETECT_ZEROES)
-		return err_set(err, ENOTSUP,
-			       "Option 'detect-zeroes' of driver '%s' is not supported", driver);
 	how = img_file_flags(flags) | (locking == 2 ? FILE_SHARE : 0);
 	r = file_open(path, how, out, err);
 	if (r < 0)
@@ -237,11 +234,34 @@ static int open_protocol(const struct node *node, const char *driver, unsigned f
 	return r;
 }
 
+/* flags: of the node above. */
+static int open_protocol(const struct node *node, const char *driver, const struct node_how *how,
+			 unsigned flags, struct io **out, struct err *err)
+{
+	bool remote = is_remote(driver);
+	int r = check_keys(node, driver, remote ? img_remote_opts : file_opts, err);
+
+	if (r == 0 && node->file)
+		r = unknown_key(driver, "", "file", err);
+	if (r == 0 && (node->backing || node->no_backing))
+		r = unknown_key(driver, "", "backing", err);
+	if (r == 0)
+		r = node_flags(&node->own, &flags, err);
+	if (r < 0)
+		return r;
+	if (flags & IMG_DETECT_ZEROES)
+		return err_set(err, ENOTSUP,
+			       "Option 'detect-zeroes' of driver '%s' is not supported", driver);
+	return remote ? img_open_remote_node(&node->own, flags, how->args, out, err)
+		      : open_described_file(node, driver, flags, out, err);
+}
+
 /* An image as the file of another: its own names open nothing. */
-static int open_inner_image(const struct node *node, unsigned flags, struct io **out,
-			    struct err *err)
+static int open_inner_image(const struct node *node, const struct node_how *above, unsigned flags,
+			    struct io **out, struct err *err)
 {
 	const struct node_how how = {
+		.args = above->args,
 		.flags =
 			(flags & (IMG_RDWR | IMG_SHARE | IMG_UNTRUSTED | IMG_UNSAFE | IMG_DIRECT)) |
 			IMG_NO_BACKING,
@@ -268,19 +288,23 @@ static bool adds_nothing(const struct node *node)
 	return node->file && node->own.n == 1 && !node->backing && !node->no_backing;
 }
 
-static int open_child(const struct node *node, unsigned flags, struct io **out, struct err *err)
+static int open_child(const struct node *node, const struct node_how *how, unsigned flags,
+		      struct io **out, struct err *err)
 {
 	const char *driver = opts_get(&node->own, "driver");
+	const char *name = opts_get(&node->own, "filename");
 
-	if (!driver && !opts_get(&node->own, "filename"))
+	if (!driver && !name)
 		return err_set(err, EINVAL, "Must specify either driver or file");
-	if (!driver || is_protocol(driver))
-		return open_protocol(node, driver ? driver : "file", flags, out, err);
+	if (!driver)
+		driver = nbd_is_name(name) ? "nbd" : "file";
+	if (is_protocol(driver))
+		return open_protocol(node, driver, how, flags, out, err);
 	if (!format_find(driver))
 		return err_set(err, EINVAL, "Unknown driver '%s'", driver);
 	if (strcmp(driver, "raw") == 0 && adds_nothing(node))
-		return open_child(node->file, flags, out, err);
-	return open_inner_image(node, flags, out, err);
+		return open_child(node->file, how, flags, out, err);
+	return open_inner_image(node, how, flags, out, err);
 }
 
 /* ---- images ---- */
@@ -291,7 +315,7 @@ static int open_file(const struct node *node, const char *driver, const struct n
 	const char *ref = opts_get(&node->own, "file");
 
 	if (node->file)
-		return open_child(node->file, flags, out, err);
+		return open_child(node->file, how, flags, out, err);
 	if (ref)
 		return err_set(err, EINVAL, "Cannot find device='%s' nor node-name='%s'", ref, ref);
 	if (how->path)
@@ -314,7 +338,10 @@ static int open_with_driver(const struct node *node, const char *driver, unsigne
 		r = check_backing_keys(node, layer.fmt, flags, err);
 	if (r < 0)
 		return r;
-	name = node->file ? describe_as_name(node) : strdup(file->name);
+	if (node->file && !(io_is_nbd(file) && describe_is_whole(node)))
+		name = describe_as_name(node);
+	else
+		name = strdup(file->name);
 	if (!name)
 		return err_nomem(err, 0, "a file name");
 	layer.name = name;
@@ -322,12 +349,12 @@ static int open_with_driver(const struct node *node, const char *driver, unsigne
 }
 
 /* A file that is all there is: its bytes are the disk. */
-static int open_bare(const struct node *node, const char *driver, unsigned flags, struct img **out,
-		     struct err *err)
+static int open_bare(const struct node *node, const char *driver, const struct node_how *how,
+		     struct img **out, struct err *err)
 {
-	struct layer layer = {.fmt = format_find("raw"), .flags = flags};
+	struct layer layer = {.fmt = format_find("raw"), .flags = how->flags};
 	struct io *file = NULL;
-	int r = open_protocol(node, driver, flags, &file, err);
+	int r = open_protocol(node, driver, how, how->flags, &file, err);
 
 	if (r < 0)
 		return r;
@@ -351,7 +378,7 @@ int node_open(const struct node *node, const struct node_how *how, struct img **
 	else if (!driver)
 		driver = how->default_driver;
 	if (driver && is_protocol(driver))
-		return open_bare(node, driver, flags, out, err);
+		return open_bare(node, driver, how, out, err);
 	if (driver && !format_find(driver))
 		return err_set(err, EINVAL, "Unknown driver '%s'", driver);
 	r = node_flags(&node->own, &flags, err);

@@ -18,6 +18,7 @@
 #include "image/describe.h"
 #include "image/internal.h"
 #include "io/file.h"
+#include "io/nbd.h"
 #include "io/window.h"
 
 #define DEFAULT_MAX_DEPTH 64
@@ -145,6 +146,9 @@ int img_resolve_name(const char *base, const char *name, char **path, struct err
 			       name);
 	if (name[0] == '/')
 		dir = 0;
+	else if (nbd_is_name(base))
+		return err_set(err, EINVAL, "%s: a relative name ('%s') in an NBD export", base,
+			       name);
 	*path = malloc(dir + strlen(name) + 1);
 	if (!*path)
 		return err_nomem(err, dir + strlen(name) + 1, "a file name");
@@ -228,18 +232,24 @@ unsigned img_file_flags(unsigned flags)
 	       (flags & IMG_NO_DISCARD ? FILE_KEEP_SPACE : 0);
 }
 
+/* Owns file. */
+static int open_file(struct io *file, const char *format, unsigned flags, struct img **out,
+		     struct err *err)
+{
+	int r = open_io(file, format, flags, out, err);
+
+	if (r < 0)
+		io_close(file);
+	return r;
+}
+
 static int open_path(const char *path, const char *format, unsigned flags, unsigned extra,
 		     struct img **out, struct err *err)
 {
 	struct io *file;
 	int r = file_open(path, img_file_flags(flags) | extra, &file, err);
 
-	if (r < 0)
-		return r;
-	r = open_io(file, format, flags, out, err);
-	if (r < 0)
-		io_close(file);
-	return r;
+	return r < 0 ? r : open_file(file, format, flags, out, err);
 }
 
 struct io *img_bottom(const struct img *img)
@@ -299,10 +309,10 @@ const char *img_base_name(const struct img *img)
 }
 
 /* The backing file that the image names. node: what the user says of it; or NULL. */
-static int open_named(struct img *img, const struct node *node, unsigned flags, struct img **out,
-		      struct err *err)
+static int open_named(struct img *img, const struct node *node, struct node_how how,
+		      struct img **out, struct err *err)
 {
-	struct node_how how = {.flags = flags};
+	unsigned flags = how.flags;
 	int r;
 
 	if (flags & IMG_UNTRUSTED)
@@ -328,11 +338,10 @@ static int open_named(struct img *img, const struct node *node, unsigned flags, 
 	return r < 0 ? err_ctx(err, r, "Could not open backing file") : 0;
 }
 
-static int open_described(const struct node *node, unsigned flags, struct img **out,
+static int open_described(const struct node *node, const struct node_how *how, struct img **out,
 			  struct err *err)
 {
-	const struct node_how how = {.flags = flags};
-	int r = node_open(node, &how, out, err);
+	int r = node_open(node, how, out, err);
 
 	return r < 0 ? err_ctx(err, r, "Could not open backing file") : 0;
 }
@@ -347,7 +356,10 @@ static int open_chain(struct img *top, const struct node *node, const struct img
 	struct img *img = top;
 
 	for (unsigned depth = 1; !(node && node->no_backing); depth++, img = img->backing) {
-		unsigned below = backing_flags(flags, depth == args->write_depth);
+		const struct node_how below = {
+			.flags = backing_flags(flags, depth == args->write_depth),
+			.args = args,
+		};
 		int r;
 
 		node = node ? node->backing : NULL;
@@ -360,7 +372,7 @@ static int open_chain(struct img *top, const struct node *node, const struct img
 			return err_set(err, ELOOP, "%s: the backing chain is longer than %u images",
 				       top->io.name, max_depth);
 		if (node && (node->file || !img->backing_name))
-			r = open_described(node, below, &img->backing, err);
+			r = open_described(node, &below, &img->backing, err);
 		else
 			r = open_named(img, node, below, &img->backing, err);
 		if (r == 0)
@@ -378,6 +390,9 @@ int img_note_backing_path(struct img *img, struct err *err)
 {
 	if (!img->backing_name || img->backing_path)
 		return 0;
+	/* It would be relative to nothing. */
+	if (img->backing_name[0] != '/' && nbd_is_name(img_base_name(img)))
+		return 0;
 	if (!img_has_protocol(img->backing_name))
 		return img_resolve_name(img_base_name(img), img->backing_name, &img->backing_path,
 					err);
@@ -393,11 +408,20 @@ static int view_snapshot(struct img *img, const char *name, struct err *err)
 	return r < 0 ? r : img_snapshot_view(img, index, err);
 }
 
+static int open_named_export(const char *name, const struct img_open_args *args, unsigned flags,
+			     struct img **out, struct err *err)
+{
+	struct io *file;
+	int r = img_open_remote(name, flags, args, &file, err);
+
+	return r < 0 ? r : open_file(file, args->format, flags, out, err);
+}
+
 /* Opens the top image; *node: its description, or NULL. */
 static int open_top(const struct img_open_args *args, unsigned flags, struct node **node,
 		    struct img **out, struct err *err)
 {
-	const struct node_how how = {.driver = args->format, .flags = flags};
+	const struct node_how how = {.driver = args->format, .flags = flags, .args = args};
 	enum user_name kind = NAME_PATH;
 	const char *path = args->path;
 	int r = 0;
@@ -417,6 +441,8 @@ static int open_top(const struct img_open_args *args, unsigned flags, struct nod
 		return r;
 	if (*node)
 		return node_open(*node, &how, out, err);
+	if (kind == NAME_NBD)
+		return open_named_export(path, args, flags, out, err);
 	return open_path(path, args->format, flags, 0, out, err);
 }
 

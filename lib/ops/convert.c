@@ -313,8 +313,10 @@ static int open_target(struct conversion *c, struct target **target, struct buil
 		       struct err *err)
 {
 	unsigned flags = c->req->target_flags | (c->req->resume ? TARGET_PARTIAL : 0);
-	int r = target_open(c->req->path, flags, &c->plan.all, target, err);
+	int r;
 
+	c->plan.job = c->job;
+	r = create_open_target(&c->plan, flags, target, err);
 	c->resume.opened = c->req->resume && r == 0;
 	if (r == 0)
 		r = create_open_data(&c->plan, c->req->target_flags, err);

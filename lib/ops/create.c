@@ -263,12 +263,21 @@ int create_open(struct create_plan *plan, unsigned flags, struct target **target
 	/* An image without metadata (raw) is only a new file, which a crash may lose as any other. */
 	if (!plan->fmt->place)
 		flags |= TARGET_UNSAFE;
-	r = target_open(plan->path, flags, &plan->all, target, err);
+	r = create_open_target(plan, flags, target, err);
 	return r < 0 ? r : create_open_data(plan, flags, err);
+}
+
+int create_open_target(struct create_plan *plan, unsigned flags, struct target **target,
+		       struct err *err)
+{
+	if (flags & TARGET_REMOTE)
+		return target_open_remote(plan->path, flags, plan->job, target, err);
+	return target_open(plan->path, flags, &plan->all, target, err);
 }
 
 int create_open_data(struct create_plan *plan, unsigned flags, struct err *err)
 {
+	flags &= ~(unsigned)TARGET_REMOTE;
 	return plan->data_path ? target_open(plan->data_path, flags, NULL, &plan->data, err) : 0;
 }
 

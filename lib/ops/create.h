@@ -36,6 +36,7 @@ struct create_plan {
 	struct opts format_opts;              /* what the format's build gets */
 	char *data_path;     /* owned: where a new external data file will be; NULL: none */
 	struct target *data; /* owned: it, while the image is made; NULL: none */
+	struct job *job;     /* borrowed: of who makes the image, for TARGET_REMOTE; NULL: none */
 	const char *hint;    /* after an error: a second sentence for people, or NULL */
 	char detail[64];     /* room for it */
 };
@@ -53,8 +54,12 @@ int create_finish(struct create_plan *plan, struct target *target, struct err *e
 /* Both. */
 int create_run(struct create_plan *plan, unsigned flags, struct err *err);
 
+/* For who makes the image by himself: the image's file alone. */
+int create_open_target(struct create_plan *plan, unsigned flags, struct target **target,
+		       struct err *err);
+
 /*
- * For who makes the image by himself: opens the external data file, if the plan has one, as the
+ * Also for him: opens the external data file, if the plan has one, as the
  * image's target was opened; and at the end makes both appear, the data first.
  */
 int create_open_data(struct create_plan *plan, unsigned flags, struct err *err);

@@ -4,7 +4,7 @@
  *
  *   absent, or empty, or with FORCE  →  unnamed file  →  target_commit: link, or rename over
  *   the same with PARTIAL            →  PATH.partial  →  target_commit: rename
- *   block device, or IN_PLACE        →  the file itself
+ *   block device, IN_PLACE, REMOTE   →  the file itself
  *
  * A file that is about to be replaced is held open, locked, until the end: so a disk in use by a
  * running machine is not pulled away from under it.
@@ -27,6 +27,7 @@
 #include "base/bytes.h"
 #include "base/cleanup.h"
 #include "io/file.h"
+#include "io/nbd.h"
 
 #define MAX_LINKS 40 /* as the kernel follows */
 
@@ -270,16 +271,13 @@ static int open_in_place(struct target *t, const char *path, unsigned flags, str
 			 err);
 }
 
-static int open_device(struct target *t, const char *path, unsigned flags, struct err *err)
+/* What cannot be replaced, only written over. */
+static int check_empty(struct target *t, const char *path, struct err *err)
 {
 	CLEANUP_FREE void *head = NULL;
 	size_t n;
 	int r;
 
-	t->in_place = true;
-	r = file_open(path, FILE_WRITE | file_flags(flags), &t->io, err);
-	if (r < 0 || (flags & TARGET_FORCE))
-		return r;
 	n = (size_t)min_u64(io_size(t->io), ZERO_BUF_SIZE);
 	if (posix_memalign(&head, 4096, ZERO_BUF_SIZE))
 		return err_nomem(err, ZERO_BUF_SIZE, "the first bytes of the device");
@@ -288,6 +286,37 @@ static int open_device(struct target *t, const char *path, unsigned flags, struc
 		r = err_set(err, EEXIST, "'%s' holds data already (use --force to overwrite it)",
 			    path);
 	return r;
+}
+
+static int open_device(struct target *t, const char *path, unsigned flags, struct err *err)
+{
+	int r;
+
+	t->in_place = true;
+	r = file_open(path, FILE_WRITE | file_flags(flags), &t->io, err);
+	return r < 0 || (flags & TARGET_FORCE) ? r : check_empty(t, path, err);
+}
+
+static int open_export(struct target *t, unsigned flags, struct job *job, struct err *err)
+{
+	const struct nbd_args args = {
+		.flags = NBD_WRITE | (flags & TARGET_UNSAFE ? NBD_UNSAFE : 0U),
+		.job = job,
+	};
+	struct nbd_where where;
+	int r;
+
+	if (flags & TARGET_PARTIAL)
+		return err_set(err, ENOTSUP,
+			       "'%s' is an NBD export: a copy to it cannot be resumed", t->path);
+	t->in_place = true;
+	r = nbd_where_parse(t->path, &where, err);
+	if (r == 0)
+		r = nbd_open(&where, &args, &t->io, err);
+	nbd_where_free(&where);
+	if (r < 0 || (flags & (TARGET_FORCE | TARGET_IN_PLACE)))
+		return r;
+	return check_empty(t, t->path, err);
 }
 
 /* Something is there: says how it may be used. */
@@ -337,6 +366,25 @@ int target_open(const char *path, unsigned flags, const struct opts *opts, struc
 	if (r < 0) {
 		if (t->made)
 			unlink(t->temp);
+		target_close(t);
+		return r;
+	}
+	*out = t;
+	return 0;
+}
+
+int target_open_remote(const char *name, unsigned flags, struct job *job, struct target **out,
+		       struct err *err)
+{
+	struct target *t = calloc(1, sizeof(*t));
+	int r;
+
+	if (!t)
+		return err_nomem(err, sizeof(*t), "a target");
+	t->unsafe = flags & TARGET_UNSAFE;
+	t->path = strdup(name);
+	r = t->path ? open_export(t, flags, job, err) : err_nomem(err, 0, "a name");
+	if (r < 0) {
 		target_close(t);
 		return r;
 	}

@@ -5,12 +5,13 @@
  * A regular file appears under its name when it is whole: until target_commit it has no name at
  * all (O_TMPFILE), or a temporary one next to it where the file system lacks that, and when nobody
  * commits, or the process dies, nothing is left (at worst the temporary name). A block device, and
- * with TARGET_IN_PLACE any file, is written directly. With TARGET_PARTIAL what was not committed is
+ * with TARGET_IN_PLACE any file, is written directly; so is an NBD export. With TARGET_PARTIAL what was not committed is
  * left, to be opened again in the same way.
  */
 #ifndef IMGKIT_OPS_TARGET_H
 #define IMGKIT_OPS_TARGET_H
 
+#include "base/job.h"
 #include "base/opt.h"
 #include "io/io.h"
 
@@ -22,6 +23,7 @@ enum {
 	TARGET_DURABLE = 1 << 4, /* the name of a new file is on disk too when it was committed */
 	TARGET_PARTIAL =
 		1 << 5, /* the file is PATH.partial until then; implies DURABLE, not UNSAFE */
+	TARGET_REMOTE = 1 << 6, /* the path is the name of an NBD export, which is there already */
 };
 
 struct target;
@@ -39,6 +41,12 @@ extern const struct opt target_create_opts[];
  */
 int target_open(const char *path, unsigned flags, const struct opts *opts, struct target **out,
 		struct err *err);
+
+/*
+ * The same with TARGET_REMOTE: the export is written directly, as a device is. job: as for nbd_open.
+ */
+int target_open_remote(const char *name, unsigned flags, struct job *job, struct target **out,
+		       struct err *err);
 
 /* The name with TARGET_PARTIAL; the caller frees. */
 int target_partial_name(const char *path, char **out, struct err *err);
