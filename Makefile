@@ -126,7 +126,7 @@ $(B)/.sources: FORCE
 # One clear message in place of a hundred when the headers of the dependencies are missing.
 $(B)/.ready: build-aux/packages
 	@mkdir -p $(@D)
-	@printf '#include <%s>\n' jansson.h libdeflate.h seccomp.h zlib.h zstd.h ext2fs/ext2fs.h blkid/blkid.h archive.h | $(CC) -E -xc - >/dev/null 2>&1 || \
+	@printf '#include <%s>\n' jansson.h libdeflate.h libnbd.h seccomp.h zlib.h zstd.h ext2fs/ext2fs.h blkid/blkid.h archive.h | $(CC) -E -xc - >/dev/null 2>&1 || \
 		{ echo "The compiler or headers of the libraries are missing: run 'make deps' first." >&2; \
 		  exit 1; }
 	@touch $@

@@ -292,14 +292,11 @@ static int open_child(const struct node *node, const struct node_how *how, unsig
 		      struct io **out, struct err *err)
 {
 	const char *driver = opts_get(&node->own, "driver");
-	const char *name = opts_get(&node->own, "filename");
 
-	if (!driver && !name)
+	if (!driver && !opts_get(&node->own, "filename"))
 		return err_set(err, EINVAL, "Must specify either driver or file");
-	if (!driver)
-		driver = nbd_is_name(name) ? "nbd" : "file";
-	if (is_protocol(driver))
-		return open_protocol(node, driver, how, flags, out, err);
+	if (!driver || is_protocol(driver))
+		return open_protocol(node, driver ? driver : "file", how, flags, out, err);
 	if (!format_find(driver))
 		return err_set(err, EINVAL, "Unknown driver '%s'", driver);
 	if (strcmp(driver, "raw") == 0 && adds_nothing(node))

@@ -331,6 +331,10 @@ static int to_file(struct conversion *c, struct err *err)
 	struct build *b = NULL;
 	int r = 0;
 
+	if (c->req->resume && (c->req->target_flags & TARGET_REMOTE))
+		return err_set(err, ENOTSUP,
+			       "'%s' is an NBD export: a copy to it cannot be resumed",
+			       c->req->path);
 	if (c->req->resume)
 		r = convert_resume_begin(&c->resume, c->req, &c->plan, err);
 	c->copy.journal = c->resume.journal;

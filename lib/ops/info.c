@@ -165,7 +165,10 @@ static int image_fields(json_t *o, const struct info_entry *e)
 	if (e->info.encrypted)
 		r |= json_set_bool(o, "encrypted", true);
 	r |= json_set_text(o, "backing-filename", e->img->backing_name);
-	return r | json_set_bool(o, "dirty-flag", e->info.dirty);
+	/* The peer asks the file for it where the format has nothing to say. */
+	if (e->img->fmt->place || img_bottom(e->img))
+		r |= json_set_bool(o, "dirty-flag", e->info.dirty);
+	return r;
 }
 
 json_t *info_json(const struct info_entry *entry)

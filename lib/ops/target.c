@@ -306,9 +306,6 @@ static int open_export(struct target *t, unsigned flags, struct job *job, struct
 	struct nbd_where where;
 	int r;
 
-	if (flags & TARGET_PARTIAL)
-		return err_set(err, ENOTSUP,
-			       "'%s' is an NBD export: a copy to it cannot be resumed", t->path);
 	t->in_place = true;
 	r = nbd_where_parse(t->path, &where, err);
 	if (r == 0)

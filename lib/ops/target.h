@@ -43,7 +43,7 @@ int target_open(const char *path, unsigned flags, const struct opts *opts, struc
 		struct err *err);
 
 /*
- * The same with TARGET_REMOTE: the export is written directly, as a device is. job: as for nbd_open.
+ * The same with TARGET_REMOTE, and without PARTIAL: the export is written directly, as a device is. job: as for nbd_open.
  */
 int target_open_remote(const char *name, unsigned flags, struct job *job, struct target **out,
 		       struct err *err);

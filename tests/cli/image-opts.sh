@@ -58,8 +58,8 @@ run img info --image-opts driver=qcow2,file.filename=old.qcow2,cache-size=2G
 
 echo "--- what is not done is not taken"
 for option in overlap-check=all cache-clean-interval=5 node-name=x auto-read-only=on encrypt.key-secret=s \
-	pass-discard-other=on file.aio=io_uring file.pr-manager=x file.detect-zeroes=on file.driver=nbd; do
+	pass-discard-other=on file.aio=io_uring file.pr-manager=x file.detect-zeroes=on file.driver=ssh; do
 	run img info --image-opts "driver=qcow2,file.filename=old.qcow2,$option"
 done
 run img convert -f raw --target-image-opts -n -O raw base.raw driver=raw,file.filename=disk.raw
-run img info nbd://localhost/
+run img info ssh://localhost/

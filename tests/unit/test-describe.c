@@ -173,7 +173,9 @@ static void test_user_names(void **state)
 		{"file:file:a", NAME_PATH, "file:a"},
 		{"file:///a", NAME_PATH, "///a"},
 		{"json:{}", NAME_JSON, "{}"},
-		{"nbd:x", NAME_UNKNOWN, "x"},
+		{"nbd:x", NAME_NBD, "nbd:x"},
+		{"nbd+unix:///?socket=s", NAME_NBD, "nbd+unix:///?socket=s"},
+		{"nbd+tls:x", NAME_UNKNOWN, "x"},
 		{"JSON:{}", NAME_UNKNOWN, "{}"},
 		{"", NAME_PATH, ""},
 	};
