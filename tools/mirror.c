@@ -3,11 +3,13 @@
 #include "ops/mirror.h"
 
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "base/json.h"
 #include "base/size.h"
 #include "cli.h"
+#include "image/describe.h"
 
 enum { OUTPUT = CLI_LONG, BITMAP, FULL, VERIFY, TARGET_ZERO, TARGET_OPTS, PROGRESS, UNTRUSTED };
 
@@ -122,8 +124,10 @@ static int print_json(const struct cli *cli, const struct mirror_cmd *c)
 	r |= json_set_u64(obj, "virtual-size", res->size);
 	r |= json_set_u64(obj, "copied", res->dirty);
 	r |= json_set_text(obj, "bitmap", c->args.bitmap);
-	if (c->args.bitmap)
+	if (c->args.bitmap) {
 		r |= json_set_bool(obj, "bitmap-added", res->added);
+		r |= json_set_bool(obj, "bitmap-cleared", res->cleared);
+	}
 	r |= json_set_bool(obj, "verified", c->args.verify);
 	if (r) {
 		json_decref(obj);
@@ -143,7 +147,7 @@ static void print_human(const struct cli *cli, const struct mirror_cmd *c)
 		       size_format(c->res.size, b, sizeof(b)));
 	if (c->args.verify)
 		printf("; both disks are equal");
-	if (c->args.bitmap) {
+	if (c->res.cleared) {
 		printf("; bitmap '");
 		cli_put_text(cli, c->args.bitmap);
 		printf("' %s",
@@ -175,15 +179,34 @@ static int mirror_opened(const struct cli *cli, struct mirror_cmd *c)
 	return 0;
 }
 
+/* A bitmap of a file is cleared, one that a server exports is read. */
+static struct img *open_source(const struct cli *cli, struct mirror_cmd *c)
+{
+	char *context = NULL;
+	struct img *img;
+	const char *path;
+
+	if (!c->args.bitmap)
+		return cli_open(cli, &c->src);
+	if (cli->image_opts || describe_name(c->src.path, &path) != NAME_NBD) {
+		c->src.flags |= IMG_RDWR;
+	} else {
+		context = mirror_context(c->args.bitmap);
+		c->src.contexts = (const char *const *)&context;
+		c->src.n_contexts = context != NULL;
+	}
+	img = cli_open(cli, &c->src);
+	free(context);
+	return img;
+}
+
 static bool open_both(const struct cli *cli, struct mirror_cmd *c)
 {
 	struct cli target = *cli;
 
-	if (c->args.bitmap)
-		c->src.flags |= IMG_RDWR;
 	c->dst.flags |= IMG_RDWR;
 	target.image_opts = c->target_opts;
-	c->args.src = cli_open(cli, &c->src);
+	c->args.src = open_source(cli, c);
 	if (c->args.src)
 		c->args.dst = cli_open(&target, &c->dst);
 	return c->args.dst != NULL;

@@ -4,11 +4,14 @@
 
 #include <errno.h>
 #include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
 
 #include "base/bytes.h"
 #include "io/window.h"
 #include "ops/bitmap.h"
 #include "ops/compare.h"
+#include "ops/mirror_impl.h"
 
 /* ---- mark ---- */
 
@@ -141,12 +144,61 @@ static int verify(const struct mirror_args *args, struct job *job, struct err *e
 		       args->src->io.name, res.offset);
 }
 
+/* ---- runs ---- */
+
+char *mirror_context(const char *bitmap)
+{
+	char *context;
+
+	return asprintf(&context, "qemu:dirty-bitmap:%s", bitmap) < 0 ? NULL : context;
+}
+
+static bool is_export(const struct img *img)
+{
+	return io_is_nbd(img->file) && strcmp(img->fmt->name, "raw") == 0;
+}
+
+static int ask_remote(void *ctx, uint64_t off, uint64_t len, bool *wanted, uint64_t *run,
+		      struct err *err)
+{
+	return remote_bitmap_run(ctx, off, len, wanted, run, err);
+}
+
+/* With a bitmap that is the server's. */
+static int copy_export(const struct mirror_args *args, struct mirror_result *res, struct job *job,
+		       struct err *err)
+{
+	struct remote_bitmap bitmap;
+	const struct copy_filter only = {.ask = ask_remote, .ctx = &bitmap};
+	int r = remote_bitmap_open(&bitmap, args->src->file, args->bitmap, err);
+
+	res->full = args->full;
+	if (r == 0 && !res->full)
+		r = remote_bitmap_count(&bitmap, &res->dirty, err);
+	if (r == 0)
+		r = copy(args, res->full ? NULL : &only, job, err);
+	remote_bitmap_close(&bitmap);
+	return r;
+}
+
+/* With a bitmap of the source, or none. */
+static int copy_image(const struct mirror_args *args, struct mirror_result *res, unsigned *index,
+		      struct job *job, struct err *err)
+{
+	int r = args->bitmap ? mark(args, res, index, err) : 0;
+
+	if (r < 0)
+		return r;
+	return res->full ? copy(args, NULL, job, err) : copy_dirty(args, *index, job, err);
+}
+
 int mirror_run(const struct mirror_args *args, struct mirror_result *res, struct job *job,
 	       struct err *err)
 {
 	uint64_t size = io_size(&args->src->io), room = io_size(&args->dst->io);
+	bool theirs = args->bitmap && is_export(args->src);
 	unsigned index = 0;
-	int r = 0;
+	int r;
 
 	*res = (struct mirror_result){.full = true, .size = size, .dirty = size};
 	if (room < size)
@@ -154,15 +206,15 @@ int mirror_run(const struct mirror_args *args, struct mirror_result *res, struct
 			       "%s: has %" PRIu64 " bytes, which are too few for the %" PRIu64
 			       " of %s",
 			       args->dst->io.name, room, size, args->src->io.name);
-	if (args->bitmap)
-		r = mark(args, res, &index, err);
-	if (r == 0)
-		r = res->full ? copy(args, NULL, job, err) : copy_dirty(args, index, job, err);
+	if (theirs)
+		r = copy_export(args, res, job, err);
+	else
+		r = copy_image(args, res, &index, job, err);
 	if (r == 0 && args->verify)
 		r = verify(args, job, err);
-	if (r == 0 && args->bitmap)
-		r = img_bitmap_clear(args->src, index, err);
-	if (r == 0 && args->bitmap)
-		r = img_settle(args->src, err);
-	return r;
+	if (r < 0 || !args->bitmap || theirs)
+		return r;
+	r = img_bitmap_clear(args->src, index, err);
+	res->cleared = r == 0;
+	return r < 0 ? r : img_settle(args->src, err);
 }
