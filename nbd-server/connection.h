@@ -93,6 +93,7 @@ struct connection {
 	unsigned char head[CONNECTION_HEAD];
 	unsigned char *rest; /* owned */
 	uint32_t n_rest;
+	unsigned n_late; /* requests that came while the server stops */
 
 	/* locked */
 	bool owned;

@@ -103,6 +103,18 @@ static void start_request(struct worker *w, struct connection *c, struct request
 	}
 }
 
+/*
+ * What was sent before the server was asked to stop is served, as far as one can tell: as many
+ * requests as a connection may have in flight. Whoever then sends more finds the connection closed,
+ * and not errors: QEMU connects again and repeats what was not answered, but hands errors to its guest.
+ */
+static bool is_late(struct connection *c)
+{
+	if (!atomic_load_explicit(&c->server->stopping, memory_order_relaxed))
+		return false;
+	return c->n_late++ >= CONNECTION_REQUESTS;
+}
+
 static void take_header(struct worker *w, struct connection *c, struct input *in)
 {
 	struct request_rules rules = {
@@ -111,10 +123,14 @@ static void take_header(struct worker *w, struct connection *c, struct input *in
 		.flags = c->export->flags,
 		.contexts = c->contexts,
 		.max_block = c->export->max_block,
-		.stopping = atomic_load_explicit(&c->server->stopping, memory_order_relaxed),
 	};
-	struct request *r = request_new(w, c);
+	struct request *r;
 
+	if (is_late(c)) {
+		end_receiving(c, false);
+		return;
+	}
+	r = request_new(w, c);
 	if (!r || request_decode(&rules, in->p, r, &w->err) < 0) {
 		server_say(c->server, c, SERVER_WARNING, "dropped: %s",
 			   r ? w->err.msg : "out of memory");

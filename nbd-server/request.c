@@ -167,10 +167,6 @@ static void judge(const struct request_rules *rules, struct request *r)
 		request_fail(r, NBD_EINVAL, "unknown command");
 		return;
 	}
-	if (rules->stopping && r->type != NBD_CMD_DISC) {
-		request_fail(r, NBD_ESHUTDOWN, "the server is shutting down");
-		return;
-	}
 	for (size_t i = 0; i < ARRAY_LEN(rule); i++)
 		rule[i](rules, &commands[r->type], r);
 }

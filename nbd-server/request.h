@@ -12,7 +12,6 @@ struct request_rules {
 	uint16_t flags;    /* NBD_FLAG_… of the export */
 	uint64_t contexts; /* bits: those that the client selected */
 	uint32_t max_block;
-	bool stopping; /* nothing new is begun */
 };
 
 /* Bytes of a header. */
