@@ -166,9 +166,15 @@ static void end(struct worker *w, struct connection *c)
 	connection_free_rest(c);
 	if (c->export)
 		atomic_fetch_sub(&c->export->clients, 1);
+	/* The next client that has this memory begins with nothing. */
 	c->export = NULL;
+	c->contexts = 0;
+	c->mode = MODE_SIMPLE;
+	c->n_rest = 0;
+	c->greeting = false;
 	pthread_mutex_lock(&c->lock);
 	c->channel = NULL;
+	c->deadline = 0;
 	c->owned = c->stalled = c->resuming = false;
 	c->finished = c->dead = false;
 	pthread_mutex_unlock(&c->lock);
