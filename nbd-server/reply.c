@@ -318,8 +318,12 @@ static bool flush(struct worker *w, struct request *current)
 			connection_kill(c);
 	}
 	waits = must_wait(o);
-	if (waits && current && !current->waiting)
+	if (waits && current && !current->waiting) {
+		/* What is not begun is planned again: w->extents will be those of another. */
+		if (!current->reply.sent)
+			current->reply.kind = REPLY_UNPLANNED;
 		queue_last(c, current);
+	}
 	pthread_mutex_unlock(&c->lock);
 	o->n_pieces = o->n_iov = 0;
 	o->used = 0;
@@ -582,7 +586,7 @@ static void drain(struct worker *w, struct connection *c)
 
 	while (o->resuming) {
 		r = c->dead ? NULL : next_waiting(c);
-		if (c->dead || (!r && !o->n_pieces)) {
+		if (!r && !o->n_pieces) {
 			c->resuming = o->resuming = false;
 			c->stalled = c->dead;
 			return;
