@@ -74,6 +74,8 @@ static int do_export_name(struct connection *c, struct option_data d)
 	struct nbd_export *e = option_export(c, (const char *)d.p, d.left);
 	struct export_reply reply = {0};
 
+	if (h->mode == MODE_EXTENDED)
+		return drop(c, "EXPORT_NAME does not go with extended headers");
 	if (!e)
 		return drop(c, "it asked for an export that is not here");
 	if (!join_export(c, e))

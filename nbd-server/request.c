@@ -104,6 +104,9 @@ static void check_flags(const struct request_rules *rules, const struct command 
 	if (rules->mode == MODE_EXTENDED &&
 	    (r->type == NBD_CMD_WRITE || (r->type == NBD_CMD_BLOCK_STATUS && rules->contexts)))
 		allowed |= NBD_CMD_FLAG_PAYLOAD_LEN;
+	if (rules->mode == MODE_EXTENDED && r->type == NBD_CMD_WRITE &&
+	    !(r->flags & NBD_CMD_FLAG_PAYLOAD_LEN))
+		request_fail(r, NBD_EINVAL, "a write without payload");
 	if (r->flags & ~allowed)
 		request_fail(r, NBD_EINVAL, "flags that do not go with this command");
 }
@@ -171,12 +174,13 @@ static void judge(const struct request_rules *rules, struct request *r)
 		rule[i](rules, &commands[r->type], r);
 }
 
-/* The payload that follows: of WRITE always, of others when a flag says so. */
+/* The payload that follows: with extended headers a flag tells, without WRITE has one. */
 static int find_payload(const struct request_rules *rules, struct request *r, struct err *err)
 {
-	bool told = rules->mode == MODE_EXTENDED && (r->flags & NBD_CMD_FLAG_PAYLOAD_LEN);
+	bool has = rules->mode == MODE_EXTENDED ? r->flags & NBD_CMD_FLAG_PAYLOAD_LEN
+						: r->type == NBD_CMD_WRITE;
 
-	if (r->type != NBD_CMD_WRITE && !told)
+	if (!has)
 		return 0;
 	if (r->length > SWALLOW_MAX)
 		return err_set(err, EPROTO, "%s with %llu bytes of payload", request_name(r->type),
