@@ -18,9 +18,15 @@ struct channel;
 
 struct channel_ops {
 	const char *name; /* "unix", "tcp", "tls", …: for messages */
-	/* Bytes, > 0; 0: the client closed; -EAGAIN: none now; -errno: broken. */
+	/*
+	 * Bytes, > 0; 0: the client closed; -EAGAIN: none now; -errno: broken. Less than asked for does
+	 * not mean that there are no more.
+	 */
 	ssize_t (*recv)(struct channel *, void *, size_t);
-	/* Bytes sent, > 0, maybe less than all; -EAGAIN; -errno. more: others follow at once. */
+	/*
+	 * Bytes sent, > 0, maybe less than all; -EAGAIN; -errno. more: others follow at once. What
+	 * comes after an -EAGAIN begins with the same bytes (TLS has encrypted them already).
+	 */
 	ssize_t (*send)(struct channel *, const struct iovec *, unsigned n, bool more);
 	/* TLS: goes on with the handshake. 0: done; -EAGAIN; -errno with a text. NULL: has none. */
 	int (*handshake)(struct channel *, struct err *);

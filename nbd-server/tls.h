@@ -18,12 +18,23 @@ struct tls_args {
 	const char *directory;
 	const char *psk_file; /* lines NAME:HEX; one of the two is given */
 	bool verify;          /* clients must have a certificate that the CA signed */
-	/* With verify: who may come in, patterns of fnmatch for distinguished names; NULL: all. */
+	/*
+	 * With verify: who may come in, patterns for the distinguished name as in RFC 4514
+	 * ("CN=alice,O=Example,C=GB"). Of fnmatch within one attribute; an attribute "*" stands for any
+	 * number of them. None: all whom the CA signed.
+	 */
 	const char *const *allowed;
 	unsigned n_allowed;
+	/* Hears of secrets that others can read; or NULL. */
+	void (*warn)(void *ctx, const char *text);
+	void *warn_ctx;
 };
 
-/* Reads all files; they are not needed any more. -ENOENT, -EACCES, -EINVAL with the file's name. */
+/*
+ * Reads all files, and makes a handshake with itself: nothing is read or loaded any more later, so a
+ * sandbox may follow. -ENOENT, -EACCES, -EINVAL (broken, expired, keys that do not fit) with the
+ * file's name.
+ */
 int tls_open(const struct tls_args *args, struct tls **out, struct err *err);
 void tls_close(struct tls *tls);
 

@@ -90,7 +90,7 @@ class Authority:
         openssl('req', '-new', '-config', self.config, *NEW_KEY, '-utf8', '-keyout', out + '-key.pem',
                 '-out', request, '-subj', subject)
         os.chmod(out + '-key.pem', 0o600)
-        openssl('ca', '-batch', '-notext', '-config', self.config, '-extensions', kind,
+        openssl('ca', '-batch', '-notext', '-preserveDN', '-config', self.config, '-extensions', kind,
                 '-in', request, '-out', out + '-cert.pem',
                 *(['-startdate', dates[0], '-enddate', dates[1]] if dates else []))
         shutil.copy(self.certificate, os.path.join(directory, 'ca-cert.pem'))
