@@ -45,6 +45,8 @@ void request_free(struct worker *w, struct request *r)
 	if (!r)
 		return;
 	free(r->data);
+	if (r->buffered)
+		atomic_fetch_sub(&w->server->buffered, r->buffered);
 	if (w->n_stock >= STOCK_MAX) {
 		free(r);
 		return;
@@ -96,16 +98,39 @@ static void arm(struct connection *c, bool in, bool out)
 	c->armed_out = out;
 }
 
-/* again: there is something to do already. A socket with room is reported at once, in its turn. */
-static void wait_for_more(struct connection *c, bool again)
+/* Whether nothing is under way. Locked. */
+static bool quiet(const struct connection *c)
 {
-	bool room = !full(c) && !c->finished;
+	return !c->running && !c->out && !c->stalled && !c->resuming && !c->writing;
+}
 
-	if (c->handshake && c->handshake->state == HANDSHAKE_TLS) {
-		arm(c, c->channel->waiting & POLLIN, c->channel->waiting & POLLOUT);
-		return;
-	}
-	arm(c, room && !c->greeting, c->stalled || (room && again));
+/* When it has to be looked at, though nothing happens. Locked. */
+static void set_times(struct connection *c)
+{
+	uint64_t idle_ms = c->server->config.idle_ms;
+
+	if (!c->handshake)
+		c->deadline = idle_ms && quiet(c) ? now_ns() + idle_ms * UINT64_C(1000000) : 0;
+	if (c->deadline)
+		server_look_at(c->server, c->deadline);
+	if (c->pause_until)
+		server_look_at(c->server, c->pause_until);
+}
+
+/* What the connection waits for now; nobody owns it. Locked. */
+static void wait_for_more(struct connection *c)
+{
+	bool room = !full(c) && !c->finished && !c->pause_until;
+	short also = c->channel->duplex ? 0 : c->channel->waiting; /* TLS: may be the other way */
+
+	if (c->dead)
+		return; /* others finish what they do for it */
+	set_times(c);
+	if (c->handshake && c->handshake->state == HANDSHAKE_TLS && !c->greeting)
+		arm(c, also & POLLIN, also & POLLOUT);
+	else
+		/* A socket with room is reported at once, when those before it had their turn. */
+		arm(c, room && !c->greeting, c->stalled || (room && (c->more || also & POLLOUT)));
 }
 
 /* ---- begin and end ---- */
@@ -128,6 +153,8 @@ int connection_start(struct server *s, struct channel *channel, struct err *err)
 	if (r == 0 && channel->in != channel->out)
 		r = watch(c, EPOLL_CTL_ADD, channel->out, EPOLLOUT);
 	c->armed_in = c->armed_out = true;
+	c->deadline = now_ns() + s->config.handshake_ms * UINT64_C(1000000);
+	server_look_at(s, c->deadline);
 	if (r < 0)
 		c->channel = NULL;
 	pthread_mutex_unlock(&c->lock);
@@ -177,13 +204,16 @@ static void end(struct worker *w, struct connection *c)
 	c->deadline = 0;
 	c->owned = c->stalled = c->resuming = false;
 	c->finished = c->dead = false;
+	c->contexts = 0;
+	c->more = c->warned = c->greeting = false;
+	c->pause_until = c->deadline = 0;
+	c->n_rest = 0;
 	pthread_mutex_unlock(&c->lock);
 	server_left(c->server, c);
 }
 
 /* ---- turns ---- */
 
-/* True: the connection became one that takes requests, or ended. */
 static void shake_hands(struct connection *c)
 {
 	int r = handshake_run(c, &c->greeting);
@@ -194,7 +224,7 @@ static void shake_hands(struct connection *c)
 	if (r == 0) {
 		c->handshake = NULL;
 		c->deadline = 0;
-	} else if (r != -EAGAIN) {
+	} else if (r != -EAGAIN || atomic_load(&c->server->stopping)) {
 		connection_kill(c);
 	}
 	pthread_mutex_unlock(&c->lock);
@@ -204,44 +234,109 @@ static void shake_hands(struct connection *c)
 	}
 }
 
+/* Locked. */
 static bool over(const struct connection *c)
 {
 	return c->finished && !c->running && !c->resuming && (c->dead || (!c->out && !c->stalled));
 }
 
-/* The owner gives the connection back. */
-static void leave(struct worker *w, struct connection *c, bool again)
+/* What was under way is finished; who asks for more meanwhile is told no. Locked. */
+static void wind_up(struct connection *c)
+{
+	if (c->warned && quiet(c))
+		c->finished = true;
+	c->more = !c->warned;
+	c->warned = true;
+	c->pause_until = 0;
+}
+
+/* Gives the connection back, or ends it. Locked; unlocks. */
+static void leave(struct worker *w, struct connection *c)
 {
 	bool ends;
 
-	pthread_mutex_lock(&c->lock);
+	if (atomic_load(&c->server->stopping))
+		wind_up(c);
 	ends = over(c);
-	if (!ends) {
-		c->owned = false;
-		wait_for_more(c, again);
-	}
+	c->owned = ends;
+	if (!ends)
+		wait_for_more(c);
 	pthread_mutex_unlock(&c->lock);
 	if (ends)
 		end(w, c);
 }
 
-void connection_turn(struct worker *w, struct connection *c)
+bool connection_claim(struct connection *c)
 {
-	bool again = false;
-
-	pthread_mutex_lock(&c->lock);
-	if (!c->channel || c->owned) {
-		pthread_mutex_unlock(&c->lock);
-		return;
-	}
+	if (!c->channel || c->owned)
+		return false;
 	c->owned = true;
+	/* An event that comes from now on is ignored, and epoll reports no other before it is asked. */
 	c->armed_in = c->armed_out = false;
-	pthread_mutex_unlock(&c->lock);
+	return true;
+}
+
+void connection_owner_turn(struct worker *w, struct connection *c)
+{
 	if (c->handshake)
 		shake_hands(c);
 	else
 		reply_resume(w, c);
-	if (!c->handshake && !c->finished)
-		again = receive_turn(w, c);
-	leave(w, c, again);
+	if (!c->handshake && !c->finished && !c->pause_until)
+		receive_turn(w, c);
+	pthread_mutex_lock(&c->lock);
+	leave(w, c);
+	work_start(w);
+}
+
+void connection_turn(struct worker *w, struct connection *c)
+{
+	bool ours;
+
+	pthread_mutex_lock(&c->lock);
+	ours = connection_claim(c);
+	pthread_mutex_unlock(&c->lock);
+	if (ours)
+		connection_owner_turn(w, c);
+}
+
+void connection_done(struct worker *w, struct connection *c)
+{
+	pthread_mutex_lock(&c->lock);
+	c->running--;
+	if (c->owned)
+		pthread_mutex_unlock(&c->lock); /* its owner sees to it */
+	else
+		leave(w, c);
+}
+
+/* ---- time ---- */
+
+bool connection_due(struct connection *c, uint64_t now, bool stop, uint64_t *next)
+{
+	if (!c->channel || c->owned || c->dead)
+		return false; /* its owner asks for the next look */
+	if (stop || (c->deadline && c->deadline <= now))
+		return connection_claim(c);
+	if (c->pause_until && c->pause_until <= now) {
+		c->pause_until = 0;
+		wait_for_more(c);
+	}
+	if (c->deadline)
+		*next = min_u64(*next, c->deadline);
+	if (c->pause_until)
+		*next = min_u64(*next, c->pause_until);
+	return false;
+}
+
+void connection_expire(struct worker *w, struct connection *c)
+{
+	const char *why = c->handshake ? "the handshake took too long" : "it was idle for too long";
+
+	if (atomic_load(&c->server->stopping))
+		why = "it did not come to an end when the server stopped";
+	server_say(c->server, c, SERVER_WARNING, "dropped: %s", why);
+	pthread_mutex_lock(&c->lock);
+	connection_kill(c);
+	leave(w, c);
 }

@@ -11,7 +11,7 @@
  * Locks, in order:
  *   1. server.lock       the list of connections, counts
  *   2. connection.lock   sending, and what is marked "locked"; no call under it can block
- *   3. server.work_lock  the queue of work; export_state.lock
+ *   3. server.work_lock  the queue of work, the timer; flusher.lock
  *   4. server.log_lock
  * No lock is held while the image is read or written.
  */
@@ -24,6 +24,7 @@
 #include "nbd-server/export.h"
 
 struct connection;
+struct flusher;
 struct handshake;
 struct server;
 struct worker;
@@ -58,6 +59,7 @@ struct request {
 	uint64_t done;      /* bytes of it that were written, zeroed, discarded */
 	uint64_t contexts;  /* BLOCK_STATUS: bits, the contexts that are asked for */
 	uint32_t payload;   /* bytes behind the header */
+	uint32_t buffered;  /* bytes of data that count in server.buffered */
 	uint32_t swallowed; /* bytes of the payload that were received */
 	uint16_t type, flags;
 	uint16_t error;      /* NBD_E…; 0: none (yet) */
@@ -68,7 +70,14 @@ struct request {
 };
 
 struct source {
-	enum { SOURCE_CONNECTION, SOURCE_LISTENER, SOURCE_STOP, SOURCE_END } kind;
+	enum {
+		SOURCE_CONNECTION,
+		SOURCE_LISTENER,
+		SOURCE_WORK,
+		SOURCE_TIMER,
+		SOURCE_STOP,
+		SOURCE_END,
+	} kind;
 	int fd;
 };
 
@@ -95,6 +104,12 @@ struct connection {
 	uint32_t n_rest;
 	unsigned n_late; /* requests that came while the server stops */
 
+	bool more;               /* there may be input that epoll does not know of */
+	bool warned;             /* it had a turn since the server stops: nothing new is begun */
+	uint64_t pause_until;    /* ns: nothing is received before, because of a limit; 0: none */
+	struct flusher *flusher; /* borrowed: of the export */
+	struct connection *also; /* a list of connections that one worker owns */
+
 	/* locked */
 	bool owned;
 	bool armed_in, armed_out;       /* epoll will tell */
@@ -105,7 +120,7 @@ struct connection {
 	struct request *out, *out_last; /* replies that wait, the first one maybe half sent */
 	unsigned n_out;
 	unsigned running;  /* requests that other workers are at */
-	uint64_t deadline; /* ns of CLOCK_MONOTONIC; 0: none */
+	uint64_t deadline; /* ns: when the handshake, or idleness, has to end; 0: none */
 };
 
 /* Requests of a connection, being worked on or waiting for room in the socket. */
@@ -114,8 +129,21 @@ struct connection {
 /* A connection of this channel, which it owns on success; its turn begins when there is something. */
 int connection_start(struct server *s, struct channel *channel, struct err *err);
 
-/* The worker's turn, when epoll reported the connection, or something else changed. */
+/* The worker's turn, when epoll reported the connection. */
 void connection_turn(struct worker *w, struct connection *c);
+/* Makes the caller its owner; false: somebody is, or it has ended. Locked. */
+bool connection_claim(struct connection *c);
+/* A turn for who owns it already. */
+void connection_owner_turn(struct worker *w, struct connection *c);
+/* One of the requests that others did for it is answered. */
+void connection_done(struct worker *w, struct connection *c);
+
+/*
+ * Time has passed: whether the connection has to end; it is owned by the caller then, who calls
+ * connection_expire. *next: made earlier if the connection has to be looked at earlier. Locked.
+ */
+bool connection_due(struct connection *c, uint64_t now, bool stop, uint64_t *next);
+void connection_expire(struct worker *w, struct connection *c);
 
 /* Whether as many requests are under way as may be. */
 bool connection_full(struct connection *c);

@@ -6,9 +6,11 @@
  */
 #include <errno.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <sys/socket.h>
+#include <sys/timerfd.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -18,12 +20,18 @@
 #include "nbd-server/engine.h"
 #include "nbd-server/handshake.h"
 
+#define NS UINT64_C(1000000000)
+/* How long clients have to take what they asked for when the server stops. */
+#define PATIENCE_NS (5 * NS)
+/* When it is tried again to accept clients, after there were no resources for one. */
+#define RETRY_NS (NS / 10)
+
 uint64_t now_ns(void)
 {
 	struct timespec t;
 
 	clock_gettime(CLOCK_MONOTONIC, &t);
-	return (uint64_t)t.tv_sec * 1000000000 + (uint64_t)t.tv_nsec;
+	return (uint64_t)t.tv_sec * NS + (uint64_t)t.tv_nsec;
 }
 
 /* ---- events ---- */
@@ -45,10 +53,31 @@ static void signal_fd(int fd)
 	while (n < 0 && errno == EINTR);
 }
 
+void server_wake(struct server *s)
+{
+	signal_fd(s->work.fd);
+}
+
+void server_look_at(struct server *s, uint64_t ns)
+{
+	struct itimerspec t = {
+		.it_value = {.tv_sec = (time_t)(ns / NS), .tv_nsec = (long)(ns % NS)}};
+	LOCK_SCOPE(&s->work_lock);
+
+	if (s->timer_at && s->timer_at <= ns)
+		return;
+	s->timer_at = ns;
+	timerfd_settime(s->timer.fd, TFD_TIMER_ABSTIME, &t, NULL);
+}
+
 /* ---- clients come and go ---- */
 
-static void arm_listeners(struct server *s)
+/* After a pause; should it still be too early, there is another one. Locked. */
+static void resume_listening(struct server *s)
 {
+	if (!s->paused || atomic_load(&s->stopping))
+		return;
+	s->paused = false;
 	for (unsigned i = 0; i < s->config.n_listeners; i++)
 		watch(s, &s->listener[i], EPOLL_CTL_MOD, EPOLLIN | EPOLLONESHOT);
 }
@@ -96,13 +125,10 @@ void server_left(struct server *s, struct connection *c)
 	c->next = s->unused;
 	s->unused = c;
 	s->n_connections--;
-	if (s->paused && !s->stopping) {
-		s->paused = false;
-		arm_listeners(s);
-	}
+	resume_listening(s);
 	if (s->n_connections)
 		return;
-	if (s->stopping || s->config.single || (s->served && !s->config.persistent))
+	if (atomic_load(&s->stopping) || s->config.single || (s->served && !s->config.persistent))
 		finish(s);
 }
 
@@ -112,65 +138,154 @@ void server_served(struct server *s)
 	s->served = true;
 }
 
-static void accept_client(struct server *s, struct source *l)
+/* 0, also if there was none; -errno: there are no resources for one. */
+static int accept_client(struct server *s, int listener)
 {
 	struct channel *channel;
 	struct err err = {0};
-	int fd = accept4(l->fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
+	int fd = accept4(listener, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
 	int r;
 
-	if (fd < 0)
-		return;
+	if (fd < 0) {
+		r = errno;
+		return r == EMFILE || r == ENFILE || r == ENOBUFS || r == ENOMEM ? -r : 0;
+	}
 	r = channel_socket(fd, &channel, &err);
-	if (r < 0)
+	if (r < 0) {
 		close(fd);
-	if (r == 0) {
+	} else {
 		r = connection_start(s, channel, &err);
 		if (r < 0)
 			channel->ops->close(channel);
 	}
 	if (r < 0)
 		server_say(s, NULL, SERVER_WARNING, "a client was turned away: %s", err.msg);
+	return 0;
+}
+
+/* Whether there may be one more client; it counts as coming then. Else nobody listens for a while. */
+static bool make_way(struct server *s)
+{
+	LOCK_SCOPE(&s->lock);
+	unsigned max = s->config.max_clients;
+
+	if (atomic_load(&s->stopping))
+		return false;
+	if (max && s->n_connections + s->n_coming >= max) {
+		s->paused = true;
+		return false;
+	}
+	s->n_coming++;
+	return true;
 }
 
 static void listener_turn(struct server *s, struct source *l)
 {
-	bool room;
+	int r;
 
-	pthread_mutex_lock(&s->lock);
-	room = !s->config.max_clients || s->n_connections < s->config.max_clients;
-	s->paused |= !room;
-	room &= !s->stopping;
-	pthread_mutex_unlock(&s->lock);
-	if (!room)
+	if (!make_way(s))
 		return;
-	accept_client(s, l);
-	watch(s, l, EPOLL_CTL_MOD, EPOLLIN | EPOLLONESHOT);
+	r = accept_client(s, l->fd);
+	if (r < 0)
+		server_say(s, NULL, SERVER_WARNING, "no client can be accepted now: %s",
+			   strerror(-r));
+	pthread_mutex_lock(&s->lock);
+	s->n_coming--;
+	if (r < 0) {
+		s->paused = true; /* until one leaves, or some time has passed */
+		server_look_at(s, now_ns() + RETRY_NS);
+	} else if (!atomic_load(&s->stopping)) {
+		watch(s, l, EPOLL_CTL_MOD, EPOLLIN | EPOLLONESHOT);
+	}
+	pthread_mutex_unlock(&s->lock);
 }
 
-/* ---- stopping ---- */
+/* ---- stopping, and the passing of time ---- */
 
 void server_stop(struct server *s)
 {
+	int saved = errno;
+
 	signal_fd(s->stop.fd);
+	errno = saved;
 }
 
-static void stop_turn(struct server *s, struct worker *w)
+/* The connections that nobody owns; the caller owns them then. Locked. */
+static struct connection *claim_all(struct server *s)
 {
-	struct connection *c;
+	struct connection *list = NULL;
 
-	(void)w;
-	pthread_mutex_lock(&s->lock);
-	atomic_store(&s->stopping, true);
-	for (c = s->connections; c; c = c->next) {
+	for (struct connection *c = s->connections; c; c = c->next) {
 		pthread_mutex_lock(&c->lock);
-		if (c->channel)
-			shutdown(c->channel->in, SHUT_RD);
+		if (connection_claim(c)) {
+			c->also = list;
+			list = c;
+		}
 		pthread_mutex_unlock(&c->lock);
 	}
+	return list;
+}
+
+static void stop_turn(struct worker *w)
+{
+	struct server *s = w->server;
+	struct connection *c, *list;
+
+	pthread_mutex_lock(&s->lock);
+	atomic_store(&s->stopping, true);
+	s->stop_at = now_ns() + PATIENCE_NS;
+	server_look_at(s, s->stop_at);
+	list = claim_all(s);
 	if (!s->n_connections)
 		finish(s);
 	pthread_mutex_unlock(&s->lock);
+	while ((c = list)) {
+		list = c->also;
+		connection_owner_turn(w, c);
+	}
+}
+
+/* Those whose time has come; the caller owns them. Locked. */
+static struct connection *claim_due(struct server *s, uint64_t now, uint64_t *next)
+{
+	struct connection *list = NULL;
+	bool stop = s->stop_at && s->stop_at <= now;
+
+	for (struct connection *c = s->connections; c; c = c->next) {
+		pthread_mutex_lock(&c->lock);
+		if (connection_due(c, now, stop, next)) {
+			c->also = list;
+			list = c;
+		}
+		pthread_mutex_unlock(&c->lock);
+	}
+	/* One that is owned now is looked at again, and again, until it has gone. */
+	if (stop)
+		*next = min_u64(*next, now + RETRY_NS);
+	return list;
+}
+
+static void timer_turn(struct worker *w)
+{
+	struct server *s = w->server;
+	uint64_t now = now_ns(), next = UINT64_MAX;
+	struct connection *c, *list;
+
+	pthread_mutex_lock(&s->work_lock);
+	s->timer_at = 0;
+	pthread_mutex_unlock(&s->work_lock);
+	pthread_mutex_lock(&s->lock);
+	list = claim_due(s, now, &next);
+	if (s->stop_at > now)
+		next = min_u64(next, s->stop_at);
+	resume_listening(s);
+	if (next != UINT64_MAX)
+		server_look_at(s, next);
+	pthread_mutex_unlock(&s->lock);
+	while ((c = list)) {
+		list = c->also;
+		connection_expire(w, c);
+	}
 }
 
 /* ---- workers ---- */
@@ -184,8 +299,14 @@ static void handle(struct worker *w, struct source *source)
 	case SOURCE_LISTENER:
 		listener_turn(w->server, source);
 		break;
+	case SOURCE_WORK:
+		work_turn(w);
+		break;
+	case SOURCE_TIMER:
+		timer_turn(w);
+		break;
 	case SOURCE_STOP:
-		stop_turn(w->server, w);
+		stop_turn(w);
 		break;
 	case SOURCE_END:
 		break;
@@ -233,16 +354,42 @@ static int open_worker(struct worker *w, struct server *s, struct err *err)
 
 /* ---- open, run, close ---- */
 
-static int open_source(struct server *s, struct source *source, int kind, struct err *err)
+static int open_source(struct server *s, struct source *source, int fd, uint32_t events,
+		       struct err *err)
 {
-	int r;
+	int r = fd < 0 ? -errno : 0;
 
-	source->kind = kind;
-	source->fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-	r = source->fd < 0 ? -errno
-			   : watch(s, source, EPOLL_CTL_ADD,
-				   EPOLLIN | (kind == SOURCE_STOP ? EPOLLONESHOT : 0u));
-	return r < 0 ? err_sys(err, -r, "eventfd") : 0;
+	source->fd = fd;
+	if (r == 0)
+		r = watch(s, source, EPOLL_CTL_ADD, events);
+	return r < 0 ? err_sys(err, -r, "could not make a descriptor to wait for") : 0;
+}
+
+/* Those that are read never: reported at each write (ET), once (ONESHOT), to all (neither). */
+static int open_sources(struct server *s, struct err *err)
+{
+	int flags = EFD_CLOEXEC | EFD_NONBLOCK, r;
+
+	r = open_source(s, &s->work, eventfd(0, flags), EPOLLIN | EPOLLET, err);
+	if (r == 0)
+		r = open_source(s, &s->timer,
+				timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK),
+				EPOLLIN | EPOLLET, err);
+	if (r == 0)
+		r = open_source(s, &s->stop, eventfd(0, flags), EPOLLIN | EPOLLONESHOT, err);
+	if (r == 0)
+		r = open_source(s, &s->end, eventfd(0, flags), EPOLLIN, err);
+	return r;
+}
+
+static int open_flushers(struct server *s, struct err *err)
+{
+	s->flusher = calloc(s->config.n_exports + 1, sizeof(*s->flusher));
+	if (!s->flusher)
+		return err_nomem(err, sizeof(*s->flusher), "exports");
+	for (unsigned i = 0; i < s->config.n_exports; i++)
+		pthread_mutex_init(&s->flusher[i].lock, NULL);
+	return 0;
 }
 
 static int open_listeners(struct server *s, struct err *err)
@@ -263,7 +410,7 @@ static int open_workers(struct server *s, struct err *err)
 {
 	int r = 0;
 
-	s->n_workers = s->config.threads ? s->config.threads : work_cpus() + 2;
+	s->n_workers = s->config.threads ? s->config.threads : work_cpus() + 3;
 	s->worker = calloc(s->n_workers, sizeof(*s->worker));
 	if (!s->worker)
 		return err_nomem(err, s->n_workers * sizeof(*s->worker), "workers");
@@ -279,9 +426,9 @@ static int open_all(struct server *s, struct err *err)
 	s->epoll = epoll_create1(EPOLL_CLOEXEC);
 	if (s->epoll < 0)
 		return err_sys(err, errno, "epoll");
-	r = open_source(s, &s->stop, SOURCE_STOP, err);
+	r = open_sources(s, err);
 	if (r == 0)
-		r = open_source(s, &s->end, SOURCE_END, err);
+		r = open_flushers(s, err);
 	if (r == 0)
 		r = open_listeners(s, err);
 	if (r == 0)
@@ -299,8 +446,15 @@ int server_open(const struct server_config *config, struct server **out, struct 
 	if (!s)
 		return err_nomem(err, sizeof(*s), "the server");
 	s->config = *config;
-	s->epoll = s->stop.fd = s->end.fd = -1;
+	s->epoll = -1;
+	s->work = (struct source){SOURCE_WORK, -1};
+	s->timer = (struct source){SOURCE_TIMER, -1};
+	s->stop = (struct source){SOURCE_STOP, -1};
+	s->end = (struct source){SOURCE_END, -1};
+	s->read_limit.rate = config->read_rate;
+	s->write_limit.rate = config->write_rate;
 	pthread_mutex_init(&s->lock, NULL);
+	pthread_mutex_init(&s->work_lock, NULL);
 	pthread_mutex_init(&s->log_lock, NULL);
 	r = open_all(s, err);
 	if (r < 0)
@@ -344,12 +498,18 @@ void server_close(struct server *s)
 		pthread_mutex_destroy(&c->lock);
 		free(c);
 	}
+	for (unsigned i = 0; s->flusher && i < s->config.n_exports; i++)
+		pthread_mutex_destroy(&s->flusher[i].lock);
+	free(s->flusher);
 	free(s->worker);
 	free(s->listener);
 	cleanup_fd(&s->epoll);
+	cleanup_fd(&s->work.fd);
+	cleanup_fd(&s->timer.fd);
 	cleanup_fd(&s->stop.fd);
 	cleanup_fd(&s->end.fd);
 	pthread_mutex_destroy(&s->lock);
+	pthread_mutex_destroy(&s->work_lock);
 	pthread_mutex_destroy(&s->log_lock);
 	free(s);
 }

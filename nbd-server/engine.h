@@ -6,14 +6,19 @@
 #include <stdarg.h>
 
 #include "nbd-server/connection.h"
+#include "nbd-server/limit.h"
 #include "nbd-server/reply.h"
 #include "nbd-server/server.h"
 #include "nbd-server/status.h"
+#include "nbd-server/work.h"
 
 #define WORKER_IN (UINT64_C(512) << 10) /* bytes that a worker receives at once, at most */
 
 /* Bytes that may be kept of all connections together, beside 4 KiB of each. */
 #define KEPT_MAX (UINT64_C(16) << 20)
+/* Payload that is buffered as a whole: bytes of all requests together, and of one. */
+#define BUFFERED_MAX (UINT64_C(64) << 20)
+#define BUFFERED_ONE (UINT64_C(1) << 20)
 
 struct worker {
 	struct server *server;
@@ -23,27 +28,40 @@ struct worker {
 	unsigned char extents[STATUS_BYTES]; /* of the message that is being put */
 	struct request *stock;               /* requests for use */
 	unsigned n_stock;
+	struct request *later, *later_last; /* for work_start */
+	unsigned n_samples;
 	struct err err;
 };
 
 struct server {
 	struct server_config config;
 	int epoll;
+	struct source work;      /* reported once for each write: there is work */
+	struct source timer;     /* reported when timer_at has come */
 	struct source stop;      /* readable: server_stop was called */
 	struct source end;       /* readable: the threads go home */
 	struct source *listener; /* owned: config.n_listeners of them */
 	struct worker *worker;
 	unsigned n_workers;
+	struct flusher *flusher; /* owned: one for each export */
+	struct limit read_limit, write_limit;
 	atomic_bool stopping;
-	atomic_size_t kept; /* bytes of connection.rest, of all */
+	atomic_size_t buffered; /* bytes of payload in requests that are worked on, of all */
+	atomic_size_t kept;     /* bytes of connection.rest, of all */
 
 	pthread_mutex_t lock; /* 1 */
 	struct connection *connections;
 	struct connection *unused; /* memory for connections */
 	unsigned n_connections;
-	bool paused; /* listeners are not armed: there are max_clients */
-	bool served; /* a client got as far as requests */
+	unsigned n_coming; /* being accepted */
+	bool paused;       /* listeners are not armed */
+	uint64_t stop_at;  /* ns: when patience with clients ends; 0: the server does not stop */
+	bool served;       /* a client got as far as requests */
 	bool ended;
+
+	pthread_mutex_t work_lock; /* 3 */
+	struct request *work_first, *work_last;
+	uint64_t timer_at; /* ns; 0: the timer does not run */
 
 	pthread_mutex_t log_lock; /* 4 */
 };
@@ -58,6 +76,11 @@ void server_left(struct server *s, struct connection *c);
 struct connection *server_join(struct server *s);
 /* A client got through the handshake. */
 void server_served(struct server *s);
+
+/* Another worker looks at the queue of work. */
+void server_wake(struct server *s);
+/* Looks after the connections at this time, or earlier. Takes work_lock. */
+void server_look_at(struct server *s, uint64_t ns);
 
 uint64_t now_ns(void);
 

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
-/* What commands do: one function for each, in a table. */
+/* What commands do: one function for each, in a table; and who does it: see work.c. */
 #include "nbd-server/execute.h"
 
 #include <errno.h>
@@ -7,6 +7,10 @@
 #include "base/bytes.h"
 #include "nbd-server/engine.h"
 #include "nbd-server/request.h"
+
+/* Bytes that are zeroed or discarded in one step: where that is cheap, and where zeros are written. */
+#define STEP_CHEAP (UINT64_C(1) << 30)
+#define STEP_DEAR  (UINT64_C(8) << 20)
 
 void execute_failed(struct worker *w, struct request *r, int code, const struct err *err)
 {
@@ -16,51 +20,124 @@ void execute_failed(struct worker *w, struct request *r, int code, const struct 
 	request_fail(r, request_error(-code), "the operation failed");
 }
 
-static int do_flush(struct request *r, struct err *err)
+/* ---- commands: a bounded part of each ---- */
+
+/* Up to the next multiple of step, counted from the beginning of the export. */
+static uint64_t step_size(const struct request *r, uint64_t step)
 {
-	return io_flush(r->conn->export->io, err);
+	uint64_t at = r->offset + r->done;
+
+	return min_u64(r->length - r->done, round_down(at, step) + step - at);
+}
+
+static int do_write(struct request *r, struct err *err)
+{
+	struct nbd_export *e = r->conn->export;
+	uint64_t begun = r->length <= COST_MAX ? now_ns() : 0; /* it is slow already */
+	int code = io_pwrite(e->io, r->data, r->length, r->offset, err);
+
+	cost_end(&e->cost, begun);
+	r->done = r->length;
+	return code;
 }
 
 static int do_trim(struct request *r, struct err *err)
 {
-	return io_discard(r->conn->export->io, r->offset, r->length, err);
+	uint64_t n = step_size(r, STEP_CHEAP);
+	int code = io_discard(r->conn->export->io, r->offset + r->done, n, err);
+
+	r->done += n;
+	return code;
 }
 
 static int do_zeroes(struct request *r, struct err *err)
 {
+	struct io *io = r->conn->export->io;
+	uint64_t n = step_size(r, io->caps & IO_FASTZERO ? STEP_CHEAP : STEP_DEAR);
 	unsigned flags = 0;
+	int code;
 
 	if (!(r->flags & NBD_CMD_FLAG_NO_HOLE))
 		flags |= IO_ZERO_UNMAP;
 	if (r->flags & NBD_CMD_FLAG_FAST_ZERO)
 		flags |= IO_ZERO_FAST;
-	return io_zero(r->conn->export->io, r->offset, r->length, flags, err);
+	code = io_zero(io, r->offset + r->done, n, flags, err);
+	r->done += n;
+	return code;
 }
 
-/* A hint, and our images are cached by the kernel where they are: it has read ahead already. */
+/* READ and BLOCK_STATUS are done by replying, FLUSH by execute_wants_flush. CACHE is a hint. */
 static int do_nothing(struct request *r, struct err *err)
 {
-	(void)r;
 	(void)err;
+	r->done = r->length;
 	return 0;
 }
 
 static int (*const command[])(struct request *r, struct err *err) = {
-	[NBD_CMD_WRITE] = do_nothing, [NBD_CMD_FLUSH] = do_flush,         [NBD_CMD_TRIM] = do_trim,
-	[NBD_CMD_CACHE] = do_nothing, [NBD_CMD_WRITE_ZEROES] = do_zeroes,
+	[NBD_CMD_READ] = do_nothing,         [NBD_CMD_WRITE] = do_write,
+	[NBD_CMD_FLUSH] = do_nothing,        [NBD_CMD_TRIM] = do_trim,
+	[NBD_CMD_CACHE] = do_nothing,        [NBD_CMD_WRITE_ZEROES] = do_zeroes,
+	[NBD_CMD_BLOCK_STATUS] = do_nothing,
 };
+
+bool execute_step(struct worker *w, struct request *r)
+{
+	int code;
+
+	if (r->error || r->done == r->length || r->type >= ARRAY_LEN(command) || !command[r->type])
+		return true;
+	if (atomic_load_explicit(&r->conn->dead, memory_order_relaxed) && r->done) {
+		request_fail(r, NBD_ESHUTDOWN, "the client has gone");
+		return true;
+	}
+	code = command[r->type](r, &w->err);
+	if (code == -EOPNOTSUPP)
+		request_fail(r, NBD_ENOTSUP, "this is not faster than writing zeroes");
+	else if (code < 0)
+		execute_failed(w, r, code, &w->err);
+	return r->error || r->done == r->length;
+}
+
+bool execute_wants_flush(const struct request *r)
+{
+	if (r->error)
+		return false;
+	return r->type == NBD_CMD_FLUSH ||
+	       ((r->flags & NBD_CMD_FLAG_FUA) && request_changes(r->type));
+}
+
+/* ---- by the owner ---- */
+
+bool execute_slow(const struct connection *c)
+{
+	return cost_slow(atomic_load_explicit(&c->export->cost, memory_order_relaxed));
+}
 
 void execute(struct worker *w, struct request *r)
 {
-	int code = 0;
+	struct connection *c = r->conn;
+	struct flusher *f = c->flusher;
+	int code;
 
-	if (!r->error && r->type < ARRAY_LEN(command) && command[r->type]) {
-		code = command[r->type](r, &w->err);
-		if (code == 0 && request_changes(r->type) && (r->flags & NBD_CMD_FLAG_FUA))
-			code = do_flush(r, &w->err);
-		if (code == -EOPNOTSUPP)
-			request_fail(r, NBD_ENOTSUP, "zeroing is not faster than writing");
-		else if (code < 0)
+	if (!r->error && execute_slow(c)) {
+		work_add(w, r);
+		return;
+	}
+	if (!execute_step(w, r)) {
+		work_add(w, r);
+		return;
+	}
+	if (execute_wants_flush(r)) {
+		uint64_t begun = now_ns();
+
+		if (cost_slow(atomic_load_explicit(&f->cost, memory_order_relaxed))) {
+			work_add(w, r);
+			return;
+		}
+		code = io_flush(c->export->io, &w->err);
+		cost_end(&f->cost, begun);
+		if (code < 0)
 			execute_failed(w, r, code, &w->err);
 	}
 	reply_put(w, r);

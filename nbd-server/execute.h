@@ -5,8 +5,19 @@
 
 #include "nbd-server/connection.h"
 
-/* Does it (a WRITE's data were written already) and hands it to reply_put. */
+/*
+ * For the owner of the connection: executes a request and puts its reply, or adds it to the work
+ * that others do. A WRITE's data are in r->data, or were written already.
+ */
 void execute(struct worker *w, struct request *r);
+
+/* Whether requests of this kind are better not done by who receives. */
+bool execute_slow(const struct connection *c);
+
+/* A bounded part of what r asks for. True: that was all. */
+bool execute_step(struct worker *w, struct request *r);
+/* Whether r is to be answered only when all that was written before is on stable storage. */
+bool execute_wants_flush(const struct request *r);
 
 /* r failed with this errno (negative) while it did something. */
 void execute_failed(struct worker *w, struct request *r, int code, const struct err *err);

@@ -36,6 +36,15 @@ static uint16_t export_flags(const struct handshake *h, const struct nbd_export 
 	return flags;
 }
 
+static struct flusher *option_flusher(struct server *s, const struct nbd_export *e)
+{
+	unsigned i = 0;
+
+	while (s->config.exports[i] != e)
+		i++;
+	return &s->flusher[i];
+}
+
 /* Makes the connection a client of e. False: it has as many as it may have. */
 static bool join_export(struct connection *c, struct nbd_export *e)
 {
@@ -47,6 +56,7 @@ static bool join_export(struct connection *c, struct nbd_export *e)
 		return false;
 	}
 	c->export = e;
+	c->flusher = option_flusher(c->server, e);
 	c->mode = h->mode;
 	/* Contexts count for the export that they were selected for. */
 	c->contexts = h->context_export == e ? h->contexts : 0;
@@ -288,6 +298,11 @@ int option_handle(struct connection *c, struct option_data d)
 	const struct option *o = h->option < ARRAY_LEN(options) ? &options[h->option] : NULL;
 	bool required = c->server->config.tls_mode == SERVER_TLS_REQUIRED && !c->channel->secure;
 
+	if (atomic_load(&c->server->stopping) && h->option != NBD_OPT_ABORT) {
+		if (h->option == NBD_OPT_EXPORT_NAME)
+			return drop(c, "the server is shutting down");
+		return option_error(h, NBD_REP_ERR_SHUTDOWN, "the server is shutting down");
+	}
 	if (!h->fixed && h->option != NBD_OPT_EXPORT_NAME)
 		return drop(c, "an option other than EXPORT_NAME, without fixed newstyle");
 	if (required && h->option == NBD_OPT_EXPORT_NAME)

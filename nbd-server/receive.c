@@ -16,6 +16,7 @@
 #include "nbd-server/engine.h"
 #include "nbd-server/execute.h"
 #include "nbd-server/request.h"
+#include "nbd-server/status.h"
 
 /* A turn ends when it had this much, so that others have theirs. */
 #define TURN_REQUESTS 256u
@@ -58,8 +59,10 @@ static size_t piece_size(const struct connection *c, const struct request *r, si
 
 static void write_piece(struct worker *w, struct request *r, const unsigned char *p, size_t n)
 {
+	uint64_t begun = n <= COST_MAX ? cost_begin(w, r->conn->export) : 0;
 	int code = io_pwrite(r->conn->export->io, p, n, r->offset + r->done, &w->err);
 
+	cost_end(&r->conn->export->cost, begun);
 	if (code < 0)
 		execute_failed(w, r, code, &w->err);
 	r->done += n;
@@ -69,6 +72,8 @@ static void payload_done(struct worker *w, struct connection *c)
 {
 	struct request *r = take(c->writing);
 
+	if (r->type == NBD_CMD_BLOCK_STATUS && !r->error)
+		status_filter(r, r->data, io_size(c->export->io));
 	execute(w, r);
 }
 
@@ -78,7 +83,9 @@ static void take_payload(struct worker *w, struct connection *c, struct input *i
 	struct request *r = c->writing;
 	size_t n = min_u64(in->n, r->payload - r->swallowed);
 
-	if (!r->error && r->type == NBD_CMD_WRITE) {
+	if (r->data) {
+		memcpy(r->data + r->swallowed, in->p, n);
+	} else if (!r->error && r->type == NBD_CMD_WRITE) {
 		n = piece_size(c, r, n);
 		if (n)
 			write_piece(w, r, in->p, n);
@@ -91,12 +98,51 @@ static void take_payload(struct worker *w, struct connection *c, struct input *i
 
 /* ---- headers ---- */
 
+/*
+ * Room for the payload of a request that others will do, or that has to be whole. Without memory a
+ * WRITE is done as it comes.
+ */
+static void buffer_payload(struct connection *c, struct request *r)
+{
+	atomic_size_t *buffered = &c->server->buffered;
+
+	if (r->error)
+		return;
+	if (r->type == NBD_CMD_WRITE && (!execute_slow(c) || r->payload > BUFFERED_ONE ||
+					 atomic_load(buffered) + r->payload > BUFFERED_MAX))
+		return;
+	r->data = malloc(r->payload);
+	if (r->data && r->type == NBD_CMD_WRITE) {
+		r->buffered = r->payload;
+		atomic_fetch_add(buffered, r->payload);
+	}
+	if (!r->data && r->type != NBD_CMD_WRITE)
+		request_fail(r, NBD_ENOMEM, "out of memory");
+}
+
+/* What the limits say to a READ or WRITE. */
+static void count_bytes(struct connection *c, const struct request *r)
+{
+	struct limit *l =
+		r->type == NBD_CMD_READ ? &c->server->read_limit : &c->server->write_limit;
+	uint64_t now, wait;
+
+	if (!l->rate || r->error || (r->type != NBD_CMD_READ && r->type != NBD_CMD_WRITE))
+		return;
+	now = now_ns();
+	wait = limit_take(l, r->length, now);
+	if (wait)
+		c->pause_until = now + wait;
+}
+
 static void start_request(struct worker *w, struct connection *c, struct request *r)
 {
+	count_bytes(c, r);
 	if (r->type == NBD_CMD_DISC && !r->error) {
 		request_free(w, r);
 		end_receiving(c, false);
 	} else if (r->payload) {
+		buffer_payload(c, r);
 		c->writing = r;
 	} else {
 		execute(w, r);
@@ -151,6 +197,8 @@ static void consume(struct worker *w, struct connection *c, struct input *in)
 
 	do {
 		before = in->n;
+		if (c->pause_until)
+			break;
 		if (c->finished)
 			in->n = 0; /* behind a DISC nothing comes that matters */
 		else if (c->writing)
@@ -172,6 +220,12 @@ static void load(struct worker *w, struct connection *c, struct input *in)
 	c->n_rest = 0;
 }
 
+/* Whether r is a WRITE whose payload goes to the image as it comes. */
+static bool streaming(const struct request *r)
+{
+	return r && r->type == NBD_CMD_WRITE && !r->error && !r->data;
+}
+
 /* Keeps what is left until the next turn. False: there is no memory. */
 static bool store(struct worker *w, struct connection *c, struct input *in)
 {
@@ -179,7 +233,7 @@ static bool store(struct worker *w, struct connection *c, struct input *in)
 
 	if (in->n <= sizeof(c->head)) {
 		memcpy(c->head, in->p, in->n);
-	} else if (c->writing && atomic_load(kept) > KEPT_MAX) {
+	} else if (streaming(c->writing) && atomic_load(kept) > KEPT_MAX) {
 		write_piece(w, c->writing, in->p, in->n); /* not aligned, but it needs no memory */
 		c->writing->swallowed += (uint32_t)in->n;
 		return true;
@@ -221,12 +275,12 @@ static ssize_t receive(struct worker *w, struct connection *c, struct input *in)
 /* Whether the connection may have another request now. */
 static bool hungry(struct connection *c, const struct input *in, uint64_t bytes)
 {
-	if (c->finished || in->requests >= TURN_REQUESTS || bytes >= TURN_BYTES)
+	if (c->finished || c->pause_until || in->requests >= TURN_REQUESTS || bytes >= TURN_BYTES)
 		return false;
 	return c->writing || !connection_full(c);
 }
 
-bool receive_turn(struct worker *w, struct connection *c)
+void receive_turn(struct worker *w, struct connection *c)
 {
 	struct input in = {0};
 	uint64_t bytes = 0;
@@ -250,5 +304,5 @@ bool receive_turn(struct worker *w, struct connection *c)
 		end_receiving(c, false);
 	else if ((n < 0 && n != -EAGAIN) || (!c->finished && !store(w, c, &in)))
 		end_receiving(c, true);
-	return n > 0;
+	c->more = n > 0;
 }

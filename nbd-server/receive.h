@@ -7,8 +7,8 @@
 
 /*
  * The owner receives requests, executes them, and sends the replies, until there are no more, or
- * until it is others' turn. True: there may be more that epoll does not know of.
+ * until it is others' turn.
  */
-bool receive_turn(struct worker *w, struct connection *c);
+void receive_turn(struct worker *w, struct connection *c);
 
 #endif

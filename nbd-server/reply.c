@@ -436,6 +436,16 @@ static size_t data_start(const struct outbox *o, const struct request *r, size_t
 	return r->conn->export->io->align > 1 ? round_up(start, 4096) : start;
 }
 
+static int read_data(struct worker *w, struct request *r, void *buf, size_t n, uint64_t off)
+{
+	struct nbd_export *e = r->conn->export;
+	uint64_t begun = n <= COST_MAX ? cost_begin(w, e) : 0;
+	int code = io_pread(e->io, buf, n, off, &w->err);
+
+	cost_end(&e->cost, begun);
+	return code;
+}
+
 static void die(struct connection *c)
 {
 	pthread_mutex_lock(&c->lock);
@@ -462,8 +472,7 @@ static enum put put_data(struct worker *w, struct request *r)
 	if (at->pad)
 		memset(o->arena + start, 0, n);
 	else
-		code = io_pread(r->conn->export->io, o->arena + start, n,
-				r->offset + at->done + from, &w->err);
+		code = read_data(w, r, o->arena + start, n, r->offset + at->done + from);
 	if (code < 0) {
 		if (read_failed(w, r, code))
 			return PUT_MORE; /* an error instead of data, or zeros and then an error */
@@ -564,6 +573,8 @@ void reply_put(struct worker *w, struct request *r)
 		if (put == PUT_FULL && flush(w, r))
 			return;
 	} while (put != PUT_LAST);
+	if (o->used >= OUTBOX_BATCH)
+		flush(w, NULL);
 }
 
 static struct request *next_waiting(struct connection *c)

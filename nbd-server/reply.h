@@ -11,6 +11,7 @@
 #include "nbd-server/connection.h"
 
 #define OUTBOX_ARENA  ((256u << 10) + 8192) /* bytes: a READ of 256 KiB fits in whole */
+#define OUTBOX_BATCH  (64u << 10) /* bytes: they are sent, although others may follow at once */
 #define OUTBOX_PIECES 256u
 
 /* A message of a reply in the arena, or a part of one. */

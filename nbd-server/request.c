@@ -148,6 +148,13 @@ static void check_flush(const struct request_rules *rules, const struct command 
 		request_fail(r, NBD_EINVAL, "offset and length of a flush must be zero");
 }
 
+/* be64 length, be32 context… */
+static bool filter_size_ok(uint64_t n)
+{
+	return n > sizeof(be64) && n % sizeof(be32) == 0 &&
+	       n <= sizeof(be64) + NBD_MAX_CONTEXTS * sizeof(be32);
+}
+
 static void check_status(const struct request_rules *rules, const struct command *cmd,
 			 struct request *r)
 {
@@ -158,6 +165,8 @@ static void check_status(const struct request_rules *rules, const struct command
 		request_fail(r, NBD_EINVAL, "no meta context was selected");
 	else if (!r->length)
 		request_fail(r, NBD_EINVAL, "a block status of no bytes");
+	else if ((r->flags & NBD_CMD_FLAG_PAYLOAD_LEN) && !filter_size_ok(r->length))
+		request_fail(r, NBD_EINVAL, "a payload of a wrong size");
 }
 
 static rule_fn *const rule[] = {

@@ -1,0 +1,35 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * Work that is not done by who receives it, because that would keep it from receiving: requests to
+ * slow storage, long ones, and flushes. See work.c.
+ */
+#ifndef IMGKIT_NBD_WORK_H
+#define IMGKIT_NBD_WORK_H
+
+#include "nbd-server/connection.h"
+
+/* Of one export: who waits for the next flush. */
+struct flusher {
+	pthread_mutex_t lock; /* 3 */
+	struct request *waiting, *waiting_last;
+	bool running;
+	_Atomic uint32_t cost; /* ns of a flush, averaged */
+};
+
+/* The owner keeps r for work_start; it counts as running from now on. */
+void work_add(struct worker *w, struct request *r);
+
+/* The connections have been given back: what was added is begun. */
+void work_start(struct worker *w);
+
+/* Does a part of what is in the queue. */
+void work_turn(struct worker *w);
+
+/* Averages of how long things take, to tell fast storage from slow. */
+bool cost_slow(uint32_t cost);
+/* When a request to e began; 0: this one is not measured. */
+uint64_t cost_begin(struct worker *w, const struct nbd_export *e);
+#define COST_MAX 65536u /* bytes of a request that is measured */
+void cost_end(_Atomic uint32_t *cost, uint64_t begun);
+
+#endif
