@@ -177,6 +177,23 @@ void connection_free_rest(struct connection *c)
 	free(take(c->rest));
 }
 
+/* The next client that has this memory begins with nothing. */
+static void forget(struct connection *c)
+{
+	pthread_mutex_lock(&c->lock);
+	c->channel = NULL;
+	c->export = NULL;
+	c->flusher = NULL;
+	c->mode = MODE_SIMPLE;
+	c->contexts = c->deadline = c->pause_until = 0;
+	c->n_rest = 0;
+	c->n_late = 0;
+	c->greeting = c->more = c->warned = false;
+	c->owned = c->stalled = c->resuming = false;
+	c->finished = c->dead = false;
+	pthread_mutex_unlock(&c->lock);
+}
+
 /* Nobody knows it any more but this worker. */
 static void end(struct worker *w, struct connection *c)
 {
@@ -193,22 +210,7 @@ static void end(struct worker *w, struct connection *c)
 	connection_free_rest(c);
 	if (c->export)
 		atomic_fetch_sub(&c->export->clients, 1);
-	/* The next client that has this memory begins with nothing. */
-	c->export = NULL;
-	c->contexts = 0;
-	c->mode = MODE_SIMPLE;
-	c->n_rest = 0;
-	c->greeting = false;
-	pthread_mutex_lock(&c->lock);
-	c->channel = NULL;
-	c->deadline = 0;
-	c->owned = c->stalled = c->resuming = false;
-	c->finished = c->dead = false;
-	c->contexts = 0;
-	c->more = c->warned = c->greeting = false;
-	c->pause_until = c->deadline = 0;
-	c->n_rest = 0;
-	pthread_mutex_unlock(&c->lock);
+	forget(c);
 	server_left(c->server, c);
 }
 
@@ -240,7 +242,7 @@ static bool over(const struct connection *c)
 	return c->finished && !c->running && !c->resuming && (c->dead || (!c->out && !c->stalled));
 }
 
-/* What was under way is finished; who asks for more meanwhile is told no. Locked. */
+/* The server stops: after one more turn, and when nothing is under way, the connection ends. Locked. */
 static void wind_up(struct connection *c)
 {
 	if (c->warned && quiet(c))
@@ -329,6 +331,13 @@ bool connection_due(struct connection *c, uint64_t now, bool stop, uint64_t *nex
 	return false;
 }
 
+void connection_drop(struct worker *w, struct connection *c)
+{
+	pthread_mutex_lock(&c->lock);
+	connection_kill(c);
+	leave(w, c);
+}
+
 void connection_expire(struct worker *w, struct connection *c)
 {
 	const char *why = c->handshake ? "the handshake took too long" : "it was idle for too long";
@@ -336,7 +345,5 @@ void connection_expire(struct worker *w, struct connection *c)
 	if (atomic_load(&c->server->stopping))
 		why = "it did not come to an end when the server stopped";
 	server_say(c->server, c, SERVER_WARNING, "dropped: %s", why);
-	pthread_mutex_lock(&c->lock);
-	connection_kill(c);
-	leave(w, c);
+	connection_drop(w, c);
 }

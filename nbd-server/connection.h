@@ -105,7 +105,7 @@ struct connection {
 	unsigned n_late; /* requests that came while the server stops */
 
 	bool more;               /* there may be input that epoll does not know of */
-	bool warned;             /* it had a turn since the server stops: nothing new is begun */
+	bool warned;             /* it had a turn since the server stops */
 	uint64_t pause_until;    /* ns: nothing is received before, because of a limit; 0: none */
 	struct flusher *flusher; /* borrowed: of the export */
 	struct connection *also; /* a list of connections that one worker owns */
@@ -144,6 +144,8 @@ void connection_done(struct worker *w, struct connection *c);
  */
 bool connection_due(struct connection *c, uint64_t now, bool stop, uint64_t *next);
 void connection_expire(struct worker *w, struct connection *c);
+/* Ends it, as soon as others are done with it. By its owner. */
+void connection_drop(struct worker *w, struct connection *c);
 
 /* Whether as many requests are under way as may be. */
 bool connection_full(struct connection *c);

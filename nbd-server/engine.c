@@ -491,6 +491,9 @@ void server_close(struct server *s)
 
 	if (!s)
 		return;
+	/* One that never had a turn, or that came when all had gone. */
+	while ((c = s->connections))
+		connection_drop(&s->worker[0], c);
 	for (unsigned i = 0; s->worker && i < s->n_workers; i++)
 		close_worker(&s->worker[i]);
 	while ((c = s->unused)) {
