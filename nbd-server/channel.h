@@ -24,10 +24,12 @@ struct channel_ops {
 	 */
 	ssize_t (*recv)(struct channel *, void *, size_t);
 	/*
-	 * Bytes sent, > 0, maybe less than all; -EAGAIN; -errno. more: others follow at once. What
-	 * comes after an -EAGAIN begins with the same bytes (TLS has encrypted them already).
+	 * Bytes taken, > 0, maybe less than all; -EAGAIN; -errno. more: others follow at once. Where there
+	 * is a flush, what was taken may not have gone yet.
 	 */
 	ssize_t (*send)(struct channel *, const struct iovec *, unsigned n, bool more);
+	/* Sends the rest of what was taken. 0: all has gone; -EAGAIN; -errno. NULL: it has, always. */
+	int (*flush)(struct channel *);
 	/* TLS: goes on with the handshake. 0: done; -EAGAIN; -errno with a text. NULL: has none. */
 	int (*handshake)(struct channel *, struct err *);
 	/* Whether recv has bytes that poll does not know of. NULL: never. */
@@ -44,6 +46,11 @@ struct channel {
 	short waiting; /* POLLIN, POLLOUT: what the last -EAGAIN waits for */
 	char peer[80]; /* who: address, or PID and UID of a Unix socket; for messages */
 };
+
+static inline int channel_flush(struct channel *c)
+{
+	return c->ops->flush ? c->ops->flush(c) : 0;
+}
 
 /* A connected socket, made non-blocking; owned on success. */
 int channel_socket(int fd, struct channel **out, struct err *err);

@@ -229,8 +229,16 @@ static int receive(struct connection *c, struct handshake *h)
 
 static int start_tls(struct connection *c, struct handshake *h)
 {
-	(void)h;
-	return drop(c, "there is no TLS");
+	struct err err = {0};
+	int r;
+
+	pthread_mutex_lock(&c->lock);
+	r = tls_start(c->server->config.tls, &c->channel, &err);
+	pthread_mutex_unlock(&c->lock);
+	if (r < 0)
+		return drop(c, err.msg);
+	h->state = HANDSHAKE_TLS;
+	return 0;
 }
 
 /* What was negotiated in clear may have come from anybody: it is forgotten. */
@@ -270,6 +278,7 @@ static int step(struct connection *c, struct handshake *h)
 static int send_out(struct connection *c, struct handshake *h)
 {
 	struct channel *ch = c->channel;
+	int r;
 
 	while (h->out_sent < h->n_out) {
 		struct iovec iov = {h->out + h->out_sent, h->n_out - h->out_sent};
@@ -279,6 +288,9 @@ static int send_out(struct connection *c, struct handshake *h)
 			return n == -EAGAIN ? -EAGAIN : -ECONNRESET;
 		h->out_sent += (size_t)n;
 	}
+	r = channel_flush(ch);
+	if (r < 0)
+		return r == -EAGAIN ? -EAGAIN : -ECONNRESET;
 	free(take(h->out));
 	h->n_out = h->out_room = h->out_sent = 0;
 	return 0;

@@ -308,6 +308,9 @@ static bool flush(struct worker *w, struct request *current)
 		stall(w, 0, false);
 	} else if (o->n_pieces) {
 		sent = send_all(o, &r);
+		/* What the channel has not sent yet waits like a reply, but not within a message. */
+		if (r == 0 && !in_middle(o))
+			r = channel_flush(c->channel);
 		if (r < 0)
 			stall(w, sent, true);
 		else if (in_middle(o))
@@ -614,9 +617,14 @@ static void drain(struct worker *w, struct connection *c)
 void reply_resume(struct worker *w, struct connection *c)
 {
 	struct outbox *o = &w->out;
+	int r = -EAGAIN;
 
 	pthread_mutex_lock(&c->lock);
-	if (c->stalled && !c->resuming && !c->dead) {
+	if (c->stalled && !c->resuming && !c->dead)
+		r = channel_flush(c->channel);
+	if (r < 0 && r != -EAGAIN) {
+		connection_kill(c);
+	} else if (r == 0) {
 		o->conn = c;
 		c->resuming = o->resuming = true;
 		drain(w, c);

@@ -4,7 +4,7 @@
  *
  * OpenSSL writes into `out`, which always takes everything; sending is then a matter of this file:
  * several records go out in one call, and OpenSSL never has to be told to try again. What was
- * encrypted but did not go out is `owed`: the sender hears -EAGAIN and comes back with the same bytes.
+ * encrypted is taken; while some of it has not gone, no more is.
  *
  * A client can make OpenSSL work without ever sending a byte of data (key updates, empty records). So
  * what is read without any data coming out is counted in `quiet`, and bounded.
@@ -39,13 +39,12 @@ struct tls_channel {
 	SSL *ssl;
 	unsigned char *out; /* records to be sent: bytes [out_at, out_len) of room */
 	size_t out_at, out_len, room;
-	size_t owed;  /* bytes of data in out that the sender does not know to be sent */
-	size_t quiet; /* bytes read since there was data */
-	bool up;      /* the handshake is done, but for what is in out */
-	bool eof;     /* the client has closed the plain channel */
-	bool fetched; /* no more is to be read in this call */
-	bool partial; /* what OpenSSL has read is less than a record */
-	int broken;   /* -errno: of the plain channel, or of ours; 0: none */
+	size_t quiet;              /* bytes read since there was data */
+	bool up;                   /* the handshake is done, but for what is in out */
+	bool eof;                  /* the client has closed the plain channel */
+	bool fetched;              /* no more is to be read in this call */
+	bool partial;              /* what OpenSSL has read is less than a record */
+	int broken;                /* -errno: of the plain channel, or of ours; 0: none */
 	char user[USER_SHOWN + 1]; /* of a pre-shared key; cleaned */
 	bool stranger;             /* there is no such user */
 };
@@ -162,6 +161,7 @@ static int flush(struct tls_channel *tc, bool more)
 	free(tc->out);
 	tc->out = NULL;
 	tc->out_at = tc->out_len = tc->room = 0;
+	tc->channel.waiting = POLLIN;
 	return 0;
 }
 
@@ -233,36 +233,25 @@ static ssize_t encrypt(struct tls_channel *tc, struct cursor *c)
 	return (ssize_t)done;
 }
 
-static size_t total(const struct iovec *v, unsigned n)
-{
-	size_t sum = 0;
-
-	for (unsigned i = 0; i < n; i++)
-		sum += v[i].iov_len;
-	return sum;
-}
-
 static ssize_t tls_send(struct channel *c, const struct iovec *v, unsigned n, bool more)
 {
 	struct tls_channel *tc = of(c);
 	struct cursor cursor = {v, v + n, 0};
 	ssize_t len;
-	int r;
+	int r = tc->broken ? tc->broken : flush(tc, true);
 
-	if (tc->broken)
-		return tc->broken;
-	if (!tc->owed) {
-		len = encrypt(tc, &cursor);
-		if (len <= 0)
-			return len;
-		tc->owed = (size_t)len;
-	}
-	r = flush(tc, more);
 	if (r < 0)
 		return r;
-	len = (ssize_t)min_u64(tc->owed, total(v, n));
-	tc->owed -= (size_t)len;
-	return len;
+	len = encrypt(tc, &cursor);
+	if (len <= 0)
+		return len;
+	r = flush(tc, more);
+	return r < 0 && r != -EAGAIN ? r : len;
+}
+
+static int tls_flush(struct channel *c)
+{
+	return flush(of(c), false);
 }
 
 /* ---- receiving ---- */
@@ -307,8 +296,7 @@ static ssize_t tls_recv(struct channel *c, void *buf, size_t len)
 	tc->fetched = false;
 	tc->partial = n == -EAGAIN;
 	/* OpenSSL may have answered by itself (alerts). If that is stuck, it goes with what is next. */
-	if (!tc->owed)
-		flush(tc, false);
+	flush(tc, false);
 	if (n == -EAGAIN)
 		c->waiting = POLLIN;
 	/* An error, or the end, comes again when it is asked for again. */
@@ -427,6 +415,7 @@ static const struct channel_ops tls_ops = {
 	.name = "tls",
 	.recv = tls_recv,
 	.send = tls_send,
+	.flush = tls_flush,
 	.handshake = tls_handshake,
 	.pending = tls_pending,
 	.close = tls_channel_close,

@@ -200,6 +200,8 @@ void server_sends(size_t len)
 			else
 				assert_true(r > 0 && (size_t)r <= len - sent);
 			sent += r > 0 ? (size_t)r : 0;
+		} else {
+			channel_flush(ends.server);
 		}
 		if (SSL_read_ex(ends.client, got + have, len - have, &n) == 1)
 			have += n;
