@@ -99,6 +99,10 @@ void status_filter(struct request *r, const unsigned char *payload, uint64_t siz
 			request_fail(r, NBD_EINVAL, "a meta context that was not selected");
 			return;
 		}
+		if (wanted >> i & 1) {
+			request_fail(r, NBD_EINVAL, "a meta context twice");
+			return;
+		}
 		wanted |= UINT64_C(1) << i;
 	}
 	r->length = be64_get(length);
