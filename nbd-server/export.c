@@ -11,6 +11,7 @@
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "base/cleanup.h"
 #include "io/window.h"
@@ -45,11 +46,19 @@ static int check_args(const struct export_args *args, struct err *err)
 	return r;
 }
 
+/* To the byte: a raw disk is made whole sectors by zeros that its file does not have. */
+static uint64_t true_size(const struct img *img)
+{
+	uint64_t size = io_size(&img->io);
+
+	return strcmp(img->fmt->name, "raw") == 0 ? min_u64(size, io_size(img->file)) : size;
+}
+
 /* The bytes of img that are exported. */
 static int choose_part(struct img *img, const struct export_args *args, uint64_t *start,
 		       uint64_t *size, struct err *err)
 {
-	struct partition part = {.size = io_size(&img->io)};
+	struct partition part = {.size = true_size(img)};
 
 	if (args->partition) {
 		int r = partition_find(&img->io, args->partition, &part, err);
