@@ -254,8 +254,8 @@ bool io_is_nbd(const struct io *io)
 
 static int set_contexts(struct nbd_io *n, const struct nbd_args *args, struct err *err)
 {
-	if (args->n_contexts > NBD_MAX_CONTEXTS)
-		return err_set(err, EINVAL, "More than %d meta contexts", NBD_MAX_CONTEXTS);
+	if (args->n_contexts > NBD_CONTEXTS_MAX)
+		return err_set(err, EINVAL, "More than %d meta contexts", NBD_CONTEXTS_MAX);
 	for (unsigned i = 0; i <= args->n_contexts; i++) {
 		const char *name = i ? args->contexts[i - 1] : "base:allocation";
 

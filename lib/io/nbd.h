@@ -43,7 +43,7 @@ void nbd_where_free(struct nbd_where *where);
 /* The URI, in the peer's spelling; the caller frees. NULL: out of memory. */
 char *nbd_where_name(const struct nbd_where *where);
 
-#define NBD_MAX_CONTEXTS 16
+#define NBD_CONTEXTS_MAX 16
 
 enum {
 	NBD_WRITE = 1 << 0,      /* read and write; -EROFS: the server does not let us */

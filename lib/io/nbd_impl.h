@@ -80,8 +80,8 @@ struct nbd_io {
 	struct nbd_where where;
 	unsigned flags; /* NBD_… */
 	struct job *job;
-	char *contexts[NBD_MAX_CONTEXTS + 1]; /* owned: base:allocation first */
-	bool has[NBD_MAX_CONTEXTS + 1];       /* negotiated */
+	char *contexts[NBD_CONTEXTS_MAX + 1]; /* owned: base:allocation first */
+	bool has[NBD_CONTEXTS_MAX + 1];       /* negotiated */
 	unsigned n_contexts;
 	struct nbd_facts facts;
 
