@@ -72,6 +72,8 @@ static int lock_files(struct err *err)
 
 static int add_rule(scmp_filter_ctx filter, const struct sandbox_call *call)
 {
+	if (call->arg == SANDBOX_FAILS)
+		return seccomp_rule_add(filter, SCMP_ACT_ERRNO((uint16_t)call->value), call->nr, 0);
 	if (call->arg == SANDBOX_ANY)
 		return seccomp_rule_add(filter, SCMP_ACT_ALLOW, call->nr, 0);
 	struct scmp_arg_cmp cmp = {.arg = (unsigned)call->arg,

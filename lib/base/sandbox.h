@@ -15,10 +15,11 @@
 /* A system call that stays allowed: any, or only when (argument & mask) == value. */
 struct sandbox_call {
 	int nr;
-	int arg; /* number of the argument that is looked at, or SANDBOX_ANY */
+	int arg; /* number of the argument that is looked at, or one of the two */
 	uint64_t mask, value;
 };
-#define SANDBOX_ANY (-1)
+#define SANDBOX_ANY   (-1)
+#define SANDBOX_FAILS (-2) /* not allowed, but it only fails, with errno `value` */
 
 /*
  * No new privileges, no path of any file system can be opened or changed any more (Landlock, where
