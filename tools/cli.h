@@ -162,6 +162,8 @@ bool cli_confine(struct cli *cli, const char *text);
 /* --object. HELP: it printed what there is, BAD: what is wrong. */
 enum object_result { OBJECT_OK, OBJECT_HELP, OBJECT_BAD };
 enum object_result cli_object(struct cli *cli, const char *text);
+/* What an --object says: its type (owned by the caller; NULL: none) and the rest. */
+int cli_object_parse(const char *text, char **type, struct opts *rest, struct err *err);
 
 /*
  * The path of a file that is to be made, out of how people write it: "file:PATH" is PATH; or the name

@@ -61,15 +61,22 @@ static int parse_list(struct opts *opts, const char *text, struct err *err)
 	return r == 0 && *text ? opts_parse(opts, text, err) : r;
 }
 
-static int take_type(struct opts *opts, struct opts *rest, const char **type, struct err *err)
+int cli_object_parse(const char *text, char **type, struct opts *rest, struct err *err)
 {
-	int r = 0;
+	struct opts all = {0};
+	int r = text[0] == '{' ? parse_json(&all, text, err) : parse_list(&all, text, err);
+	const char *t = opts_get(&all, "qom-type");
 
-	*type = opts_get(opts, "qom-type");
-	for (unsigned i = 0; r == 0 && i < opts->n; i++) {
-		if (strcmp(opts->v[i].name, "qom-type") != 0)
-			r = opts_set(rest, opts->v[i].name, opts->v[i].value, err);
+	*type = NULL;
+	if (r == 0 && t) {
+		*type = strdup(t);
+		r = *type ? 0 : err_nomem(err, strlen(t), "an object");
 	}
+	for (unsigned i = 0; r == 0 && i < all.n; i++) {
+		if (strcmp(all.v[i].name, "qom-type") != 0)
+			r = opts_set(rest, all.v[i].name, all.v[i].value, err);
+	}
+	opts_free(&all);
 	return r;
 }
 
@@ -99,18 +106,14 @@ static enum object_result add(struct cli *cli, const char *type, const struct op
 enum object_result cli_object(struct cli *cli, const char *text)
 {
 	enum object_result result = OBJECT_BAD;
-	struct opts opts = {0}, rest = {0};
+	CLEANUP_FREE char *type = NULL;
+	struct opts rest = {0};
 	struct err err = {0};
-	const char *type;
-	int r = text[0] == '{' ? parse_json(&opts, text, &err) : parse_list(&opts, text, &err);
 
-	if (r == 0)
-		r = take_type(&opts, &rest, &type, &err);
-	if (r == 0)
+	if (cli_object_parse(text, &type, &rest, &err) == 0)
 		result = add(cli, type, &rest, &err);
 	if (result == OBJECT_BAD)
 		cli_error(cli, "%s", err.msg);
-	opts_free(&opts);
 	opts_free(&rest);
 	return result;
 }
