@@ -208,8 +208,11 @@ static void end(struct worker *w, struct connection *c)
 	request_free(w, take(c->writing));
 	handshake_free(take(c->handshake));
 	connection_free_rest(c);
-	if (c->export)
+	if (c->export) {
 		atomic_fetch_sub(&c->export->clients, 1);
+		if (c->server->config.stats)
+			atomic_fetch_sub(&c->server->config.stats->clients, 1);
+	}
 	forget(c);
 	server_left(c->server, c);
 }

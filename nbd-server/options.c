@@ -55,6 +55,8 @@ static bool join_export(struct connection *c, struct nbd_export *e)
 		atomic_fetch_sub(&e->clients, 1);
 		return false;
 	}
+	if (c->server->config.stats)
+		atomic_fetch_add(&c->server->config.stats->clients, 1);
 	c->export = e;
 	c->flusher = option_flusher(c->server, e);
 	c->mode = h->mode;

@@ -135,8 +135,21 @@ static void count_bytes(struct connection *c, const struct request *r)
 		c->pause_until = now + wait;
 }
 
+static void tell_stats(struct server_stats *stats, const struct request *r)
+{
+	atomic_fetch_add_explicit(&stats->requests, 1, memory_order_relaxed);
+	if (r->error)
+		return;
+	if (r->type == NBD_CMD_READ)
+		atomic_fetch_add_explicit(&stats->read, r->length, memory_order_relaxed);
+	else if (r->type == NBD_CMD_WRITE)
+		atomic_fetch_add_explicit(&stats->written, r->length, memory_order_relaxed);
+}
+
 static void start_request(struct worker *w, struct connection *c, struct request *r)
 {
+	if (c->server->config.stats)
+		tell_stats(c->server->config.stats, r);
 	count_bytes(c, r);
 	if (r->type == NBD_CMD_DISC && !r->error) {
 		request_free(w, r);

@@ -23,6 +23,13 @@ struct server_log {
 	void *ctx;
 };
 
+/* What happens, for who watches; may be in memory that is shared with another process. */
+struct server_stats {
+	_Atomic uint64_t clients;       /* now, that have an export */
+	_Atomic uint64_t requests;      /* so far; all of them */
+	_Atomic uint64_t read, written; /* bytes, so far: of READ, of WRITE */
+};
+
 struct server_config {
 	struct nbd_export *const *exports; /* borrowed; names are different */
 	unsigned n_exports;
@@ -39,6 +46,7 @@ struct server_config {
 	uint64_t read_rate, write_rate; /* bytes per second, of all connections together; 0: any */
 	unsigned threads;               /* 0: chosen */
 	struct server_log log;
+	struct server_stats *stats; /* borrowed; NULL: nobody wants to know */
 };
 
 struct server;
