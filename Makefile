@@ -74,8 +74,9 @@ lib_src    := $(filter-out lib/appliance/agent/%,$(lib_src)) $(wildcard vmm/*.c)
 server_src := $(wildcard nbd-server/*.c)
 tool_src   := $(filter-out tools/main.c,$(wildcard tools/*.c))
 helper_src := $(wildcard tools/helpers/*.c)
-# img-tar is more than one file.
+# These are more than one file.
 tar_src    := $(wildcard tools/helpers/tar/*.c)
+serve_src  := $(wildcard tools/helpers/serve/*.c)
 test_dirs  := unit fault crash model bad
 test_c     := $(wildcard $(test_dirs:%=tests/%/*.c) tests/lib/*.c)
 # A test program is a file with a main(); the others are shared by all of them.
@@ -223,7 +224,7 @@ $(img): $(call obj,tools/main.c $(tool_src)) $(core) $(B)/.flags
 	@mkdir -p $(@D)
 	$(Q)$(CC) -pie $(all_ldflags) $(filter %.o %.a,$^) -o $@ $(prog_libs)
 $(BIN)/img-tar: $(call obj,$(tar_src))
-$(BIN)/img-serve: $(B)/libserver.a
+$(BIN)/img-serve: $(call obj,$(serve_src)) $(B)/libserver.a
 $(BIN)/img-%: $(B)/tools/helpers/%.o $(B)/tools/helpers/frame/main.o $(B)/libtools.a $(core) $(B)/.flags
 	$(call say,LD,$@)
 	@mkdir -p $(@D)

@@ -205,6 +205,6 @@ extern const struct cmd cmd_create, cmd_info, cmd_check, cmd_convert, cmd_resize
 	cmd_map, cmd_measure, cmd_compare, cmd_checksum, cmd_compact, cmd_sparsify, cmd_amend,
 	cmd_bitmap, cmd_dd, cmd_commit, cmd_rebase, cmd_dedup, cmd_bench, cmd_doctor, cmd_cat,
 	cmd_fsck, cmd_ls, cmd_stat, cmd_df, cmd_filesystems, cmd_rm, cmd_mkdir, cmd_ln, cmd_mv,
-	cmd_chmod, cmd_chown, cmd_edit, cmd_cp, cmd_mkfs, cmd_tar, cmd_mirror;
+	cmd_chmod, cmd_chown, cmd_edit, cmd_cp, cmd_mkfs, cmd_tar, cmd_mirror, cmd_serve;
 
 #endif

@@ -25,7 +25,8 @@ int cli_run_helper(struct cli *cli, const char *name)
 		return cli_error(cli, "out of memory");
 	self[n < 0 ? 0 : n] = '\0';
 	slash = strrchr(self, '/');
-	argv[0] = (char *)(uintptr_t)name;
+	/* It is to behave as who we are. */
+	argv[0] = (char *)(uintptr_t)(strcmp(cli->prog, "qemu-nbd") == 0 ? cli->prog : name);
 	memcpy(argv + 1, cli->argv, (size_t)cli->argc * sizeof(char *));
 	fflush(NULL);
 	for (size_t i = 0; i < ARRAY_LEN(places); i++) {

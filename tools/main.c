@@ -23,7 +23,7 @@ static const struct cmd *const commands[] = {
 	&cmd_mirror,   &cmd_bench,   &cmd_filesystems, &cmd_df,      &cmd_ls,      &cmd_stat,
 	&cmd_cat,      &cmd_cp,      &cmd_tar,         &cmd_edit,    &cmd_rm,      &cmd_mkdir,
 	&cmd_ln,       &cmd_mv,      &cmd_chmod,       &cmd_chown,   &cmd_fsck,    &cmd_mkfs,
-	&cmd_doctor,
+	&cmd_serve,    &cmd_doctor,
 };
 
 static const struct cmd *command_find(const char *name)
@@ -223,12 +223,17 @@ int main(int argc, char **argv)
 	struct cli cli = {.prog = "img"};
 	int code;
 
-	if (strcmp(base, "qemu-img") == 0) {
-		cli.prog = "qemu-img";
+	if (strcmp(base, "qemu-img") == 0 || strcmp(base, "qemu-nbd") == 0) {
+		cli.prog = base;
 		cli.peer = true;
 	}
 	if (!cli_begin(&cli))
 		return 1;
+	if (strcmp(base, "qemu-nbd") == 0) {
+		cli.argc = argc - 1;
+		cli.argv = argv + 1;
+		return cmd_serve.run(&cli);
+	}
 	if (argc < 2)
 		return cli_usage(&cli, "Not enough arguments");
 	if (argv[1][0] == '-')

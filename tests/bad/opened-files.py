@@ -52,6 +52,7 @@ CALLS = {
     'dd': ['if=FILE', 'of=new.raw'],
     'amend': ['-o', 'lazy_refcounts=on', 'FILE'],
     'rebase': ['-b', '', 'FILE'],
+    'serve': ['--run', 'true', 'FILE'],
     'mirror': ['FILE', 'plain.qcow2'],
     'cat': ['FILE:/file'],
     'cp': ['FILE:/file', 'copied'],

@@ -69,7 +69,7 @@ COMMANDS = {
     'cat': 'IMAGE:/f', 'chmod': '600 IMAGE:/f', 'chown': '0 IMAGE:/f', 'cp': 'IMAGE:/f f', 'df': 'IMAGE',
     'edit': '-e s/a/b/ IMAGE:/f', 'filesystems': 'IMAGE', 'fsck': 'IMAGE', 'ln': '-s f IMAGE:/l',
     'ls': 'IMAGE:/', 'mkdir': 'IMAGE:/d', 'mkfs': 'IMAGE', 'mv': 'IMAGE:/f IMAGE:/g', 'rm': 'IMAGE:/f',
-    'stat': 'IMAGE:/f', 'tar': 'out IMAGE:/',
+    'serve': '--run true IMAGE', 'stat': 'IMAGE:/f', 'tar': 'out IMAGE:/',
 }
 # It opens no image.
 NO_IMAGE = {'doctor'}

@@ -2,17 +2,28 @@
 /* How a helper program begins and ends: as img does, with one command. */
 #include "frame.h"
 
+#include <string.h>
+
 /* The help of the whole program: there is one command only. */
 void cli_help_all(const struct cli *cli)
 {
-	cli_help(cli);
+	struct cli own = *cli;
+
+	own.peer = false; /* whose help is that of its whole program, this one */
+	cli_help(&own);
 }
 
 int main(int argc, char **argv)
 {
+	const char *slash = argc > 0 ? strrchr(argv[0], '/') : NULL;
 	struct cli cli = {.prog = "img", .cmd = helper_cmd};
 	int code;
 
+	/* The one program of the peer that has a helper for itself. */
+	if (argc > 0 && strcmp(slash ? slash + 1 : argv[0], "qemu-nbd") == 0) {
+		cli.prog = "qemu-nbd";
+		cli.peer = true;
+	}
 	if (!cli_begin(&cli))
 		return 1;
 	cli.argc = argc > 0 ? argc - 1 : 0;
