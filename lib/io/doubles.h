@@ -6,6 +6,8 @@
 #ifndef IMGKIT_IO_DOUBLES_H
 #define IMGKIT_IO_DOUBLES_H
 
+#include <pthread.h>
+
 #include "io/io.h"
 
 /* ---- mem: a growing file in memory, sparse in 64 KiB pieces; thread-safe ---- */
@@ -22,6 +24,26 @@ struct fault_plan {
 };
 int fault_open(struct io *inner, bool own, struct fault_plan *plan, struct io **out,
 	       struct err *err);
+
+/* ---- gate: passes through; the kinds of calls that are shut wait until they are not ---- */
+enum { GATE_READ = 1 << 0, GATE_WRITE = 1 << 1, GATE_FLUSH = 1 << 2 };
+struct gate {
+	pthread_mutex_t lock;
+	pthread_cond_t change;
+	unsigned shut;    /* GATE_… */
+	unsigned waiting; /* calls, now */
+	unsigned passed;  /* calls that were gone through, of the kinds above */
+};
+#define GATE_INIT                                                                     \
+	{                                                                             \
+		.lock = PTHREAD_MUTEX_INITIALIZER, .change = PTHREAD_COND_INITIALIZER \
+	}
+int gate_open(struct io *inner, bool own, struct gate *gate, struct io **out, struct err *err);
+/* Shuts these kinds, and no others. */
+void gate_shut(struct gate *gate, unsigned kinds);
+/* Returns when n calls wait. */
+void gate_await(struct gate *gate, unsigned n);
+unsigned gate_passed(struct gate *gate);
 
 /* ---- crash: records every change to inner with its payload, and every flush ---- */
 enum crash_kind { CRASH_WRITE, CRASH_ZERO, CRASH_RESIZE, CRASH_FLUSH, CRASH_MARK };
