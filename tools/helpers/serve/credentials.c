@@ -78,16 +78,13 @@ static bool use_creds(struct serve *s, const struct serve_object *o)
 	return true;
 }
 
-/* A pattern that one name only fits. */
+/* A pattern that one name only fits; backslashes mean nothing in patterns of names. */
 static char *literal(const char *text)
 {
-	char *out = malloc(2 * strlen(text) + 1), *p = out;
+	char *out = malloc(3 * strlen(text) + 1), *p = out;
 
-	for (; out && *text; text++) {
-		if (strchr("*?[\\", *text))
-			*p++ = '\\';
-		*p++ = *text;
-	}
+	for (; out && *text; text++)
+		p += sprintf(p, strchr("*?[", *text) ? "[%c]" : "%c", *text);
 	if (out)
 		*p = '\0';
 	return out;

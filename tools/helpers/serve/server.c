@@ -56,6 +56,11 @@ static void say(void *ctx, enum server_event event, const char *text)
 		cli_note(s->cli, "%s", text);
 }
 
+static void warn(void *ctx, const char *text)
+{
+	say(ctx, SERVER_WARNING, text);
+}
+
 /* ---- standard streams ---- */
 
 /* Of a service like inetd's, where messages would go to the client. */
@@ -129,6 +134,8 @@ static int open_server(struct life *l, const struct listen_set *set, struct err 
 	config->exports = l->exports;
 	config->log = (struct server_log){.line = say, .ctx = l->s};
 	if (config->tls_mode != SERVER_TLS_OFF) {
+		l->s->tls.warn = warn;
+		l->s->tls.warn_ctx = l->s;
 		r = tls_open(&l->s->tls, &l->tls, err);
 		config->tls = l->tls;
 	}
