@@ -24,7 +24,7 @@
 
 enum {
 	RECORD = 16 << 10,         /* bytes of data in a record, at most */
-	PIECE = 4 * RECORD,        /* bytes that are encrypted before they are sent */
+	PIECE = 2 * RECORD,        /* bytes that are encrypted before they are sent */
 	READ_AHEAD = 64 << 10,     /* bytes read at once */
 	MAX_QUIET = 64 << 10,      /* bytes without data, in a connection */
 	MAX_HANDSHAKE = 256 << 10, /* bytes of a handshake */
@@ -45,7 +45,7 @@ struct tls_channel {
 	bool fetched;              /* no more is to be read in this call */
 	bool partial;              /* what OpenSSL has read is less than a record */
 	int broken;                /* -errno: of the plain channel, or of ours; 0: none */
-	char user[USER_SHOWN + 1]; /* of a pre-shared key; cleaned */
+	char user[USER_SHOWN + 1]; /* who it says, or is known, to be; cleaned */
 	bool stranger;             /* there is no such user */
 };
 
@@ -130,17 +130,24 @@ BIO_METHOD *tls_channel_bio(void)
 	return NULL;
 }
 
+/* For messages: what a client, or who signed for it, calls it may be anything. */
+static void show(char text[USER_SHOWN + 1], const char *name)
+{
+	size_t i;
+
+	for (i = 0; name[i] && i < USER_SHOWN; i++)
+		text[i] = name[i] >= ' ' && name[i] < 0x7f ? name[i] : '?';
+	text[i] = '\0';
+}
+
 void tls_channel_user(SSL *ssl, const char *name, bool known)
 {
 	struct tls_channel *tc = SSL_get_app_data(ssl);
-	size_t i;
 
 	if (!tc)
 		return;
 	tc->stranger = !known;
-	for (i = 0; name[i] && i < USER_SHOWN; i++)
-		tc->user[i] = name[i] > ' ' && name[i] < 0x7f ? name[i] : '?';
-	tc->user[i] = '\0';
+	show(tc->user, name);
 }
 
 /* ---- sending ---- */
@@ -341,16 +348,14 @@ static int refused(struct tls_channel *tc, struct err *err)
 /* Adds who the client is to what messages call it. */
 static void note_name(struct tls_channel *tc)
 {
-	const X509 *x = SSL_get0_peer_certificate(tc->ssl);
+	const X509 *x = tc->tls->verify ? SSL_get0_peer_certificate(tc->ssl) : NULL;
 	const size_t at = strlen(tc->channel.peer);
-	char name[TLS_MAX_NAME] = "";
+	char name[TLS_MAX_NAME];
 
-	if (x && tc->tls->verify && tls_name(X509_get_subject_name(x), name) < 0)
-		name[0] = '\0';
+	if (x && tls_name(X509_get_subject_name(x), name) == 0)
+		show(tc->user, name);
 	if (tc->user[0])
-		snprintf(name, sizeof(name), "%s", tc->user);
-	if (name[0])
-		snprintf(tc->channel.peer + at, sizeof(tc->channel.peer) - at, ", %s", name);
+		snprintf(tc->channel.peer + at, sizeof(tc->channel.peer) - at, ", %s", tc->user);
 }
 
 /* What OpenSSL has judged is judged again, by what is there: nobody comes in by an oversight. */
