@@ -637,6 +637,8 @@ bool cli_open_args(const struct cli *cli, struct img_open_args *args)
 	/* The peer opens what a backing name leads to, overlays over LVM volumes live by it. */
 	if (cli->peer)
 		args->flags |= IMG_NAMED_DEVICES | IMG_PEER_NAMES;
+	args->job = cli->stop;
+	args->creds = &cli->creds;
 	args->allowed = cli->allowed;
 	args->n_allowed = cli->n_allowed;
 	return !args->format || cli_driver(cli, args->path, args->format);

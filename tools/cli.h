@@ -12,6 +12,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "base/creds.h"
 #include "base/err.h"
 #include "base/job.h"
 #include "base/secrets.h"
@@ -35,9 +36,11 @@ enum { CLI_IMAGE_OPTS = 1000, CLI_OBJECT, CLI_ALLOW_EXTERNAL };
 	{                                                                                  \
 		CLI_IMAGE_OPTS, "image-opts", NULL, "FILE is driver=…,file.filename=…" \
 	}
-#define CLI_OPT_OBJECT                                                                             \
-	{                                                                                          \
-		CLI_OBJECT, "object", "OBJECT", "secret,id=ID,data=TEXT|file=FILE[,format=base64]" \
+#define CLI_OPT_OBJECT                                               \
+	{                                                            \
+		CLI_OBJECT, "object", "OBJECT",                      \
+			"secret,id=ID,data=TEXT|file=FILE; "         \
+			"tls-creds-x509|tls-creds-psk,id=ID,dir=DIR" \
 	}
 /* Of commands that read or write the data of images. */
 #define CLI_OPT_EXTERNAL                                                             \
@@ -66,6 +69,8 @@ struct cli {
 	char **argv;
 	bool image_opts; /* --image-opts was given */
 	struct secrets secrets;
+	struct creds creds;
+	struct job *stop;      /* cancelled by the signals that a command deals with; main()'s */
 	uint64_t output_limit; /* bytes that may be written; 0: --untrusted was not given */
 	/* cli_next leaves here: */
 	char *arg; /* the option's argument, or the positional argument */

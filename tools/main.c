@@ -220,7 +220,8 @@ int main(int argc, char **argv)
 {
 	const char *slash = argc > 0 ? strrchr(argv[0], '/') : NULL;
 	const char *base = slash ? slash + 1 : argc > 0 ? argv[0] : "img";
-	struct cli cli = {.prog = "img"};
+	struct job stop = {0};
+	struct cli cli = {.prog = "img", .stop = &stop};
 	int code;
 
 	if (strcmp(base, "qemu-img") == 0 || strcmp(base, "qemu-nbd") == 0) {
@@ -247,5 +248,6 @@ int main(int argc, char **argv)
 	cli.argv = argv + 2;
 	code = cli.cmd->run(&cli);
 	secrets_free(&cli.secrets);
+	creds_free(&cli.creds);
 	return code;
 }

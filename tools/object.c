@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 /*
- * --object: things that images refer to by name. There is one type, `secret`; it is given as
- * `secret,key=value,…` or as a JSON object with a "qom-type". What no image asks for does no harm.
+ * --object: things that images refer to by name: `secret`, and the TLS credentials of base/creds.h. They
+ * are given as `TYPE,key=value,…` or as a JSON object with a "qom-type". What no image asks for does no harm.
  */
 #include <errno.h>
 #include <jansson.h>
@@ -88,9 +88,12 @@ static enum object_result add(struct cli *cli, const char *type, const struct op
 		return OBJECT_BAD;
 	}
 	if (strcmp(type, "help") == 0 || strcmp(type, "?") == 0) {
-		puts("List of user creatable objects:\n  secret");
+		puts("List of user creatable objects:\n  secret\n  tls-creds-psk\n  "
+		     "tls-creds-x509");
 		return OBJECT_HELP;
 	}
+	if (creds_is_type(type))
+		return creds_add(&cli->creds, type, opts, err) < 0 ? OBJECT_BAD : OBJECT_OK;
 	if (strcmp(type, "secret") != 0) {
 		err_set(err, EINVAL, "Parameter 'qom-type' does not accept value '%s'", type);
 		return OBJECT_BAD;

@@ -32,6 +32,7 @@ struct progress {
 	enum progress_mode mode;
 	const char *what;
 	struct job *job;
+	struct job *program; /* cli->stop; may be NULL */
 	FILE *out;
 	bool fancy; /* AUTO on a terminal */
 
@@ -181,6 +182,8 @@ static void on_signal(struct progress *p, int sig)
 	if (atomic_load(&p->signal) == 0) {
 		atomic_store(&p->signal, sig);
 		atomic_store(&p->job->cancelled, true);
+		if (p->program)
+			atomic_store(&p->program->cancelled, true);
 		return;
 	}
 	if (sig == SIGXCPU) /* comes every second; the kernel has the last word */
@@ -245,6 +248,7 @@ struct progress *progress_start(const struct cli *cli, enum progress_mode mode, 
 	p->mode = mode;
 	p->what = what;
 	p->job = job;
+	p->program = cli->stop;
 	p->out = cli->stdout_taken ? stderr : stdout;
 	p->fancy = mode == PROGRESS_AUTO && !cli->peer && isatty(fileno(p->out));
 	p->start = p->last_time = now();

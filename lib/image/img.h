@@ -22,6 +22,7 @@
 #include <pthread.h>
 #include <sys/types.h>
 
+#include "base/creds.h"
 #include "base/hash.h"
 #include "base/job.h"
 #include "base/opt.h"
@@ -77,6 +78,7 @@ struct img_open_args {
 	unsigned n_allowed;
 	/* Of NBD servers: waiting ends when it is cancelled, borrowed while the image is open; … */
 	struct job *job;
+	const struct creds *creds; /* for TLS to them, by name; NULL: none; … */
 	/* … and meta contexts to ask for, see io/nbd.h. */
 	const char *const *contexts;
 	unsigned n_contexts;

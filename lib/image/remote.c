@@ -4,6 +4,7 @@
  * driver `nbd`. Only users come here: no name out of an image does.
  */
 #include <errno.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "base/bytes.h"
@@ -71,6 +72,7 @@ static int set(char **out, const char *value, struct err *err)
 {
 	if (!value)
 		return 0;
+	free(*out);
 	*out = strdup(value);
 	return *out ? 0 : err_nomem(err, strlen(value) + 1, "an address");
 }
@@ -98,6 +100,26 @@ static int read_address(const struct opts *own, struct nbd_where *where, struct 
 	return r;
 }
 
+static int use_creds(const struct opts *own, const struct creds *creds, struct nbd_where *where,
+		     struct err *err)
+{
+	const char *id = opts_get(own, "tls-creds");
+	const struct cred *c;
+	int r;
+
+	if (!id)
+		return 0;
+	c = creds ? creds_find(creds, id) : NULL;
+	if (!c)
+		return err_set(err, EINVAL, "No TLS credentials with id '%s'", id);
+	where->tls = true;
+	where->tls_unverified = !c->verify;
+	r = set(&where->tls_dir, c->dir, err);
+	if (r == 0)
+		r = set(&where->tls_psk, c->psk_file, err);
+	return r < 0 ? r : set(&where->tls_user, c->user, err);
+}
+
 /* What can be given if it says what is so anyway. */
 static int check_rest(const struct opts *own, const struct nbd_where *where, struct err *err)
 {
@@ -112,8 +134,10 @@ static int check_rest(const struct opts *own, const struct nbd_where *where, str
 	if (delay || timeout)
 		return err_set(err, ENOTSUP, "Option '%s' of driver 'nbd' is not supported",
 			       delay ? "reconnect-delay" : "open-timeout");
-	if (opts_get(own, "tls-creds"))
-		return err_set(err, ENOTSUP, "Option 'tls-creds' of driver 'nbd' is not supported");
+	if (hostname && !where->tls)
+		return err_set(err, EINVAL,
+			       "tls-hostname is for connections with TLS: tls-creds is "
+			       "missing");
 	if (hostname && (!where->host || strcmp(hostname, where->host) != 0))
 		return err_set(err, ENOTSUP,
 			       "Option 'tls-hostname' of driver 'nbd' is not supported: it is the "
@@ -121,7 +145,8 @@ static int check_rest(const struct opts *own, const struct nbd_where *where, str
 	return 0;
 }
 
-static int read_description(const struct opts *own, struct nbd_where *where, struct err *err)
+static int read_description(const struct opts *own, const struct creds *creds,
+			    struct nbd_where *where, struct err *err)
 {
 	const char *name = opts_get(own, "filename");
 	int r;
@@ -135,6 +160,8 @@ static int read_description(const struct opts *own, struct nbd_where *where, str
 		if (r == 0)
 			r = set(&where->export, opts_get(own, "export"), err);
 	}
+	if (r == 0)
+		r = use_creds(own, creds, where, err);
 	return r < 0 ? r : check_rest(own, where, err);
 }
 
@@ -142,7 +169,7 @@ int img_open_remote_node(const struct opts *own, unsigned flags, const struct im
 			 struct io **out, struct err *err)
 {
 	struct nbd_where where = {0};
-	int r = read_description(own, &where, err);
+	int r = read_description(own, args ? args->creds : NULL, &where, err);
 
 	if (r == 0)
 		r = connect_to(&where, flags, args, out, err);

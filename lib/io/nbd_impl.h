@@ -20,7 +20,7 @@
 	X(aio_get_direction) X(aio_notify_read) X(aio_notify_write) X(aio_is_ready) \
 	X(aio_is_dead) X(aio_is_closed) X(aio_disconnect) X(get_size) X(get_block_size) \
 	X(is_read_only) X(can_flush) X(can_trim) X(can_zero) X(can_fast_zero) X(can_multi_conn) \
-	X(aio_pread) X(aio_pwrite) X(aio_zero) X(aio_trim) X(aio_flush) X(aio_block_status)
+	X(aio_pread_structured) X(aio_pwrite) X(aio_zero) X(aio_trim) X(aio_flush) X(aio_block_status)
 /* clang-format on */
 
 #define NBD_MEMBER(name) __typeof__(nbd_##name) *name;

@@ -30,6 +30,7 @@
 struct piece {
 	struct nbd_batch *batch;
 	uint64_t off, len;
+	uint64_t got; /* of READ: bytes that came */
 };
 
 /* A request's pieces that are in flight. */
@@ -49,14 +50,31 @@ static int piece_done(void *user, int *error)
 {
 	struct piece *p = user;
 	struct nbd_batch *b = p->batch;
+	int code = *error;
 
-	if (*error && !b->error) {
-		b->error = *error;
+	/* The library does not mind when a server leaves out a part and says that it was all. */
+	if (!code && b->req->kind == NBD_READ && p->got != p->len)
+		code = EPROTO;
+	if (code && !b->error) {
+		b->error = code;
 		b->wrong = *p;
 	}
 	if (--b->pending == 0)
 		pthread_cond_signal(&b->cond);
 	return 1;
+}
+
+static int take_data(void *user, const void *buf, size_t n, uint64_t off, unsigned status,
+		     int *error)
+{
+	struct piece *p = user;
+
+	(void)buf;
+	(void)off;
+	(void)error;
+	if (status != LIBNBD_READ_ERROR)
+		p->got += n;
+	return 0;
 }
 
 static int take_extents(void *user, const char *context, uint64_t off, uint32_t *entries, size_t n,
@@ -79,7 +97,9 @@ static int64_t send_piece(struct nbd_io *n, struct nbd_handle *h, struct piece *
 
 	switch (req->kind) {
 	case NBD_READ:
-		return n->lib.aio_pread(h, buf, p->len, p->off, done, 0);
+		return n->lib.aio_pread_structured(
+			h, buf, p->len, p->off,
+			(nbd_chunk_callback){.callback = take_data, .user_data = p}, done, 0);
 	case NBD_PUT:
 		return n->lib.aio_pwrite(h, buf, p->len, p->off, done, req->flags);
 	case NBD_ZERO:

@@ -16,7 +16,8 @@ void cli_help_all(const struct cli *cli)
 int main(int argc, char **argv)
 {
 	const char *slash = argc > 0 ? strrchr(argv[0], '/') : NULL;
-	struct cli cli = {.prog = "img", .cmd = helper_cmd};
+	struct job stop = {0};
+	struct cli cli = {.prog = "img", .cmd = helper_cmd, .stop = &stop};
 	int code;
 
 	/* The one program of the peer that has a helper for itself. */
@@ -30,5 +31,6 @@ int main(int argc, char **argv)
 	cli.argv = argv + 1;
 	code = helper_run(&cli);
 	secrets_free(&cli.secrets);
+	creds_free(&cli.creds);
 	return code;
 }
