@@ -239,7 +239,7 @@ $(tests): $(B)/tests/%: $(B)/tests/%.o $(B)/libtest.a $(B)/libtools.a $(B)/libdo
 	$(call say,LD,$@)
 	$(Q)$(CC) -pie $(all_ldflags) $< -Wl,--start-group $(filter %.a,$^) -Wl,--end-group \
 		$(call link_flags,tests/$*.c) -o $@ -lcmocka $(libs)
-fuzz_libs = $(B)/libfuzz.a $(B)/libtest.a $(B)/libdoubles.a $(B)/libagent.a $(core)
+fuzz_libs = $(B)/libfuzz.a $(B)/libtest.a $(B)/libdoubles.a $(B)/libagent.a $(B)/libserver.a $(core)
 fuzz_link = -Wl,--start-group $(filter %.a,$^) -Wl,--end-group $(call link_flags,fuzz/fuzz-$*.c) -o $@ $(libs)
 $(replays): $(B)/fuzz/replay-%: $(B)/fuzz/fuzz-%.o $(B)/fuzz/replay.o $(fuzz_libs) | $(agent_blkid)
 	$(call say,LD,$@)
