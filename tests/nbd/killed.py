@@ -15,7 +15,7 @@ SLOT = 4 * KiB
 SLOTS = 1500
 STRIDE = 20 * KiB  # several slots in a cluster
 SIZE = 64 * MiB
-ROUNDS = 20 if RELEASE else 5
+ROUNDS = 10 if RELEASE else 3
 
 
 class Slot:
