@@ -248,9 +248,10 @@ $(fuzzers): $(B)/fuzz/fuzz-%: $(B)/fuzz/fuzz-%.o $(fuzz_libs) | $(agent_blkid)
 	$(call say,LD,$@)
 	$(Q)$(CC) $(all_ldflags) -fsanitize=fuzzer $(filter %.o,$^) $(fuzz_link)
 
-$(B)/bench/measure: $(B)/bench/measure.o
+$(B)/bench/measure $(B)/bench/nbd-load: $(B)/bench/%: $(B)/bench/%.o
 	$(call say,LD,$@)
-	$(Q)$(CC) -pie $(all_ldflags) $^ -o $@
+	$(Q)$(CC) -pie $(all_ldflags) $^ -o $@ $(libs_bench-$*)
+libs_bench-nbd-load = -lnbd
 
 include mk/targets.mk
 -include $(shell find $(B) build/agent -name '*.d' 2>/dev/null)

@@ -5,7 +5,7 @@
 submake = $(MAKE) --no-print-directory \
 	$(if $(filter -j% --jobserver%,$(MAKEFLAGS)),,-j$$(nproc 2>/dev/null || echo 2))
 
-.PHONY: help deps install uninstall test test-svm check lint lint-cheap format bench demo fuzz soak coverage clean
+.PHONY: help deps install uninstall test test-svm check lint lint-cheap format bench bench-nbd demo fuzz soak coverage clean
 
 help:
 	@sed -n 's/^#: //p' mk/targets.mk
@@ -77,11 +77,17 @@ format:
 	clang-format-14 -i $$(git ls-files '*.c' '*.h')
 
 #: make bench      img against qemu-img on a real disk; BENCH="--only zlib --runs 5"
-bench:
+bench: bench-nbd
 	@build-aux/deps build demo
 	+@$(submake) VARIANT=release programs build/release/bench/measure
 	@bench/mkdata
 	@$(PYTHON) bench/run $(BENCH)
+
+#: make bench-nbd  the NBD server against its peers; BENCH_NBD="--only qcow2"
+bench-nbd:
+	@build-aux/deps build bench
+	+@$(submake) VARIANT=release programs build/release/bench/nbd-load
+	@$(PYTHON) bench/nbd $(BENCH_NBD)
 
 #: make demo       the main job on a real guest disk, told step by step
 demo:
