@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 /*
- * nbd-load [options] URI: loads an NBD server with small random requests, or with connections that do
- * nothing, and prints what that cost as one JSON object.
+ * nbd-load [options] URI: loads an NBD server with small random requests, or with connections that
+ * do nothing, and prints what that cost as one JSON object.
  *
- *   -p PID      the server's process, whose CPU time and memory are reported
+ *   -p PID      a process of the server, whose CPU time and memory are reported; may be repeated
  *   -c N        connections (1)          -d N    requests in flight on each (1)
  *   -b BYTES    size of a request (4096) -t SEC  how long (1)
  *   -w          writes, instead of reads -S N    seed of the offsets (1)
@@ -25,9 +25,13 @@
 #include <time.h>
 #include <unistd.h>
 
+#define PROCESSES 8
+
 struct plan {
 	const char *uri;
-	long pid, connections, depth, bytes, seconds, seed;
+	long pid[PROCESSES]; /* the first n_pids */
+	unsigned n_pids;
+	long connections, depth, bytes, seconds, seed;
 	bool write, idle, unread;
 };
 
@@ -61,16 +65,20 @@ static double now(clockid_t clock)
 	return (double)t.tv_sec + (double)t.tv_nsec / 1e9;
 }
 
-/* CPU seconds of all threads of a process, finer than /proc tells them; 0: there is none. */
-static double cpu_of(long pid)
+/* CPU seconds of all threads of the server, finer than /proc tells them. */
+static double server_cpu(const struct plan *p)
 {
 	clockid_t clock;
+	double sum = 0;
 
-	return pid && clock_getcpuclockid((pid_t)pid, &clock) == 0 ? now(clock) : 0;
+	for (unsigned n = 0; n < p->n_pids; n++)
+		if (clock_getcpuclockid((pid_t)p->pid[n], &clock) == 0)
+			sum += now(clock);
+	return sum;
 }
 
 /* The number behind a word like "VmHWM:" in /proc/PID/status, or 0. */
-static long status_of(long pid, const char *word)
+static long status_of_process(long pid, const char *word)
 {
 	char name[64], line[256];
 	long value = 0;
@@ -84,6 +92,15 @@ static long status_of(long pid, const char *word)
 			value = strtol(line + strlen(word), NULL, 10);
 	fclose(f);
 	return value;
+}
+
+static long status_of(const struct plan *p, const char *word)
+{
+	long sum = 0;
+
+	for (unsigned n = 0; n < p->n_pids; n++)
+		sum += status_of_process(p->pid[n], word);
+	return sum;
 }
 
 /* xorshift64*: the same sequence everywhere, and cheap. */
@@ -189,7 +206,7 @@ static void load(struct connection *cs, const struct plan *p)
 {
 	struct pollfd *fds = calloc((size_t)p->connections, sizeof(*fds));
 	double start = now(CLOCK_MONOTONIC), own = now(CLOCK_PROCESS_CPUTIME_ID),
-	       server = cpu_of(p->pid);
+	       server = server_cpu(p);
 	double end = start;
 
 	for (long n = 0; n < p->connections; n++)
@@ -198,7 +215,7 @@ static void load(struct connection *cs, const struct plan *p)
 	     turns % 64 || (end = now(CLOCK_MONOTONIC)) < start + (double)p->seconds; turns++)
 		turn(cs, fds, p);
 	own = now(CLOCK_PROCESS_CPUTIME_ID) - own;
-	server = cpu_of(p->pid) - server;
+	server = server_cpu(p) - server;
 	double done = (double)total(cs, p);
 	printf("{\"iops\": %.0f, \"client_us\": %.2f, \"server_us\": %.2f}\n", done / (end - start),
 	       own / done * 1e6, server / done * 1e6);
@@ -206,14 +223,14 @@ static void load(struct connection *cs, const struct plan *p)
 }
 
 /* Waits until the server has done what it will do: it has used no CPU time for half a second. */
-static void settle(long pid)
+static void settle(const struct plan *p)
 {
-	double before = -1, after = cpu_of(pid);
+	double before = -1, after = server_cpu(p);
 
 	while (after > before) {
 		before = after;
 		nanosleep(&(struct timespec){.tv_nsec = 500 * 1000 * 1000}, NULL);
-		after = cpu_of(pid);
+		after = server_cpu(p);
 		if (after - before < 0.002)
 			break;
 	}
@@ -223,9 +240,9 @@ static void stand_still(struct connection *cs, const struct plan *p)
 {
 	for (long n = 0; p->unread && n < p->connections; n++)
 		issue(&cs[n], p);
-	settle(p->pid);
-	printf("{\"MiB\": %.1f, \"threads\": %ld}\n", (double)status_of(p->pid, "VmHWM:") / 1024,
-	       status_of(p->pid, "Threads:"));
+	settle(p);
+	printf("{\"MiB\": %.1f, \"threads\": %ld}\n", (double)status_of(p, "VmHWM:") / 1024,
+	       status_of(p, "Threads:"));
 }
 
 static void usage(void)
@@ -239,8 +256,6 @@ static void usage(void)
 static long *number_of(struct plan *p, int option)
 {
 	switch (option) {
-	case 'p':
-		return &p->pid;
 	case 'c':
 		return &p->connections;
 	case 'd':
@@ -261,6 +276,8 @@ static void parse(int argc, char **argv, struct plan *p)
 	for (int c; (c = getopt(argc, argv, "p:c:d:b:t:S:wiu")) != -1;) {
 		long *number = number_of(p, c);
 
+		if (c == 'p' && p->n_pids < PROCESSES)
+			p->pid[p->n_pids++] = strtol(optarg, NULL, 10);
 		if (number)
 			*number = strtol(optarg, NULL, 10);
 		p->write |= c == 'w';
