@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Thousands of sessions of NBD clients that went wrong somewhere: whatever they send, the server goes
-on, another client is served meanwhile, memory stays bounded and no descriptor is lost. The same
-sequence in every run; SOAK_SECONDS repeats it with other seeds, SEED chooses one."""
+on, another client is served meanwhile, memory stays bounded, no descriptor is lost, and the image is
+whole afterwards. A raw disk, or qcow2 with the sanitizers. The same sequence in every run; SOAK_SECONDS
+repeats it with other seeds, SEED chooses one."""
 import os
 import random
 import sys
@@ -9,7 +10,7 @@ import time
 
 sys.path.insert(0, os.path.join(os.environ['TOP'], 'tests', 'lib'))
 # pylint: disable=wrong-import-position
-from nbd_server import MODES, RELEASE, MiB, Server, raw_disk
+from nbd_server import MODES, RELEASE, MiB, Server, raw_disk, tool
 from nbd_streams import Witness, mutated, say, session
 
 COUNT = 2000 if RELEASE else 1000
@@ -35,12 +36,18 @@ def campaign(server, seed):
 def main():
     seed = int(os.environ.get('SEED', '1'))
     end = time.monotonic() + float(os.environ.get('SOAK_SECONDS', '0'))
-    with Server('-f', 'raw', raw_disk('x.raw', MiB, (0, MiB))) as server:
+    path, fmt = raw_disk('x.raw', MiB, (0, MiB)), 'raw' if RELEASE else 'qcow2'
+    if fmt == 'qcow2':
+        path += '.qcow2'
+        tool(os.environ['IMG'], 'convert', '-q', '-O', fmt, '-o', 'cluster_size=4k', 'x.raw', path)
+    with Server('-f', fmt, path) as server:
         while True:
             campaign(server, seed)
             seed += 1
             if time.monotonic() >= end:
                 break
+    if fmt == 'qcow2':
+        tool(os.environ['IMG'], 'check', path)
 
 
 main()

@@ -49,7 +49,6 @@ CHUNK_ERROR, CHUNK_ERROR_OFFSET = 0x8001, 0x8002
 
 EPERM, EIO, ENOMEM, EINVAL, ENOSPC, EOVERFLOW, ENOTSUP, ESHUTDOWN = 1, 5, 12, 22, 28, 75, 95, 108
 STATE_HOLE, STATE_ZERO, STATE_DIRTY = 1, 2, 1
-MODES = ('simple', 'structured', 'extended')
 PAYLOAD_MAX = 1 << 25  # that every client may ask for
 
 
@@ -296,7 +295,7 @@ class Handshake:
         return self
 
     def mode(self, mode):
-        """Negotiates one of MODES."""
+        """How replies look: simple, structured or extended."""
         if mode == 'structured':
             self.structured_reply()
         elif mode == 'extended':

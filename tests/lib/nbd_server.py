@@ -22,6 +22,7 @@ COMMANDS = {'img': [os.environ.get('IMG', 'img'), 'serve'], 'qemu-nbd': ['qemu-n
 RELEASE = os.environ.get('VARIANT', 'release') == 'release'
 MODES = ('simple', 'structured', 'extended') if KIND == 'img' else ('simple', 'structured')
 KiB, MiB, GiB = 1 << 10, 1 << 20, 1 << 30
+HERE = os.getcwd()  # cases change directories
 
 
 def require(good, what):
@@ -74,12 +75,12 @@ def need(*programs):
 
 
 class Server:
-    """A server that goes on until it is stopped. Paths are absolute: cases change directories."""
+    """A server that goes on until it is stopped."""
     count = 0
 
     def __init__(self, *argv, options=('-t', '-e', '0'), listen=None, env=None, **popen):
         Server.count += 1
-        self.path = os.path.abspath(f's{Server.count}')
+        self.path = f'{HERE}/s{Server.count}'
         listen = ['-k', self.path] if listen is None else listen
         self.argv = [*COMMANDS[KIND], *listen, *options, *(str(a) for a in argv)]
         self.log = open(f'{self.path}.log', 'w+b')
@@ -119,6 +120,12 @@ class Server:
                 sock.close()
                 require(time.monotonic() < end, f'{self.argv} does not listen')
                 time.sleep(0.003)
+
+    def ready(self):
+        """When it is; how many descriptors it has then."""
+        self.handshake().abort()
+        self.idle_files = self.files()
+        return self
 
     def handshake(self, flags=FIXED | NO_ZEROES):
         return Handshake(self.connect(), flags)
@@ -213,8 +220,7 @@ def serve_cases(server, names):
         call.__name__ = name
         return call
     with server:
-        server.handshake().abort()
-        server.idle_files = server.files()
+        server.ready()
         run_cases([bound(*c) for c in cases_of(names)])
 
 

@@ -9,7 +9,7 @@ sys.path.insert(0, os.path.join(os.environ['TOP'], 'tests', 'lib'))
 # pylint: disable=wrong-import-position
 import nbd_client as nbd
 from nbd_client import EINVAL, ENOSPC, EPERM
-from nbd_server import MiB, Server, ended, fails, held, need, pattern, raw_disk, refused, require, same, \
+from nbd_server import MODES, MiB, Server, ended, fails, held, need, pattern, raw_disk, refused, require, same, \
     serve_cases, tool
 
 SIZES = (0, 1, 511, 512, 513, 4095, 1000001, MiB)
@@ -85,7 +85,7 @@ def names_reach_the_right_disk(s):
 
 def sizes_are_exact(s):
     for n in SIZES:
-        for mode in nbd.MODES:
+        for mode in MODES:
             t = s.go(mode, f'size {n}')
             same((t.size, t.info.size), (n, n))
             if n:
@@ -121,7 +121,7 @@ def block_sizes_are_kept(s):
 # ---- read-only ----
 
 def nobody_writes_to_a_protected_disk(s):
-    for mode in nbd.MODES:
+    for mode in MODES:
         t = s.go(mode, 'protected')
         require(t.flags & nbd.READ_ONLY, 'no READ_ONLY')
         for n in (1, 512, 65536):
@@ -166,7 +166,7 @@ def one_client_at_a_time(s):
 
 
 def exports_do_not_wait_for_each_other(s):
-    clients = [s.go(nbd.MODES[n % 3], name) for n, name in enumerate(EXPORTS)]
+    clients = [s.go(MODES[n % 3], name) for n, name in enumerate(EXPORTS)]
     for t in clients:
         if t.size >= 512:
             t.submit(nbd.READ, 0, 512)
