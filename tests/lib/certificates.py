@@ -44,7 +44,7 @@ subjectKeyIdentifier = hash
 basicConstraints = critical, CA:FALSE
 keyUsage = critical, digitalSignature
 extendedKeyUsage = serverAuth
-subjectAltName = DNS:localhost, IP:127.0.0.1, IP:::1
+subjectAltName = DNS:localhost, IP:127.0.0.1, IP:::1{more}
 [client]
 basicConstraints = critical, CA:FALSE
 keyUsage = critical, digitalSignature
@@ -64,15 +64,15 @@ def openssl(*args):
 
 
 class Authority:
-    """A CA in a directory of its own."""
+    """A CA in a directory of its own. Servers have these addresses beside the usual ones."""
 
-    def __init__(self, path, name='Test CA'):
+    def __init__(self, path, name='Test CA', addresses=()):
         self.path = path
         self.config = os.path.join(path, 'config')
         self.certificate = os.path.join(path, 'cert.pem')
         os.mkdir(path)
         with open(self.config, 'w', encoding='utf-8') as f:
-            f.write(CONFIG.format(dir=path))
+            f.write(CONFIG.format(dir=path, more=''.join(f', IP:{a}' for a in addresses)))
         for file, text in (('index.txt', ''), ('serial', '1000\n')):
             with open(os.path.join(path, file), 'w', encoding='utf-8') as f:
                 f.write(text)
