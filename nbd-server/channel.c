@@ -134,6 +134,8 @@ int channel_socket(int fd, struct channel **out, struct err *err)
 		ch->ops = &tcp_ops;
 		/* Replies are sent in as few segments as can be, and none of them waits for more. */
 		setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
+		/* A host that has vanished is noticed some time. */
+		setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &one, sizeof(one));
 		len = sizeof(addr);
 		if (getpeername(fd, (struct sockaddr *)&addr, &len) < 0)
 			addr.ss_family = AF_UNSPEC;

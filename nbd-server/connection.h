@@ -110,6 +110,8 @@ struct connection {
 	struct flusher *flusher; /* borrowed: of the export */
 	struct connection *also; /* a list of connections that one worker owns */
 
+	_Atomic unsigned n_failed; /* requests */
+
 	/* locked */
 	bool owned;
 	bool armed_in, armed_out;       /* epoll will tell */

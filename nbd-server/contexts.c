@@ -12,6 +12,9 @@
 #include "nbd-server/engine.h"
 #include "nbd-server/handshake.h"
 
+/* Queries of one option. */
+#define QUERIES_MAX 1024u
+
 /* The contexts that a query means, as bits. */
 static uint64_t find(const struct nbd_export *e, const char *query, uint32_t len, bool list)
 {
@@ -46,22 +49,24 @@ static int tell(struct handshake *h, const struct nbd_export *e, unsigned i, boo
 	return option_reply(h, NBD_REP_META_CONTEXT, data, sizeof(id) + n);
 }
 
-/* The queries: be32 number, { be32 length, text }… False: lengths do not fit the data. */
-static bool read_queries(const struct nbd_export *e, struct option_data d, bool list,
-			 uint64_t *found)
+/* The queries: be32 number, { be32 length, text }… 0, or the error that option_refuse replies. */
+static uint32_t read_queries(const struct nbd_export *e, struct option_data d, bool list,
+			     uint64_t *found)
 {
 	uint32_t n, len;
 	const char *query;
 
-	if (!option_u32(&d, &n))
-		return false;
+	if (!option_u32(&d, &n) || n > d.left / sizeof(be32))
+		return NBD_REP_ERR_INVALID;
+	if (n > QUERIES_MAX)
+		return NBD_REP_ERR_TOO_BIG;
 	*found = list && !n ? all(e) : 0;
 	for (; n; n--) {
 		if (!option_u32(&d, &len) || !option_bytes(&d, len, &query))
-			return false;
+			return NBD_REP_ERR_INVALID;
 		*found |= find(e, query, len, list);
 	}
-	return !d.left;
+	return d.left ? NBD_REP_ERR_INVALID : 0;
 }
 
 static int contexts(struct connection *c, struct option_data d, bool list)
@@ -69,22 +74,17 @@ static int contexts(struct connection *c, struct option_data d, bool list)
 	struct handshake *h = c->handshake;
 	struct nbd_export *e;
 	uint64_t found;
-	const char *name;
-	uint32_t len;
+	uint32_t refused;
 	int r = 0;
 
 	if (h->mode == MODE_SIMPLE)
 		return option_error(h, NBD_REP_ERR_INVALID,
 				    "structured replies have to be negotiated first");
-	if (!option_u32(&d, &len) || !option_bytes(&d, len, &name))
-		return option_error(h, NBD_REP_ERR_INVALID, "lengths do not fit the data");
-	if (len > NBD_MAX_STRING)
-		return option_error(h, NBD_REP_ERR_TOO_BIG, "the name is too long");
-	e = option_export(c, name, len);
-	if (!e)
-		return option_error(h, NBD_REP_ERR_UNKNOWN, "there is no export of that name");
-	if (!read_queries(e, d, list, &found))
-		return option_error(h, NBD_REP_ERR_INVALID, "lengths do not fit the data");
+	refused = option_export(c, &d, &e);
+	if (!refused)
+		refused = read_queries(e, d, list, &found);
+	if (refused)
+		return option_refuse(h, refused);
 	for (uint64_t rest = found; r == 0 && rest; rest &= rest - 1)
 		r = tell(h, e, (unsigned)__builtin_ctzll(rest), list);
 	if (r == 0)

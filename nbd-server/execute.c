@@ -3,6 +3,7 @@
 #include "nbd-server/execute.h"
 
 #include <errno.h>
+#include <inttypes.h>
 
 #include "base/bytes.h"
 #include "nbd-server/engine.h"
@@ -12,11 +13,18 @@
 #define STEP_CHEAP (UINT64_C(1) << 30)
 #define STEP_DEAR  (UINT64_C(8) << 20)
 
-void execute_failed(struct worker *w, struct request *r, int code, const struct err *err)
+/* Failures of one connection that are told of: a client that goes on must not fill a log. */
+#define FAILURES_TOLD 20u
+
+void execute_failed(struct worker *w, struct request *r, int code)
 {
-	server_say(w->server, r->conn, SERVER_WARNING, "%s of %llu bytes at %llu failed: %s",
-		   request_name(r->type), (unsigned long long)r->length,
-		   (unsigned long long)r->offset, err->msg);
+	unsigned told = atomic_fetch_add_explicit(&r->conn->n_failed, 1, memory_order_relaxed);
+
+	if (told < FAILURES_TOLD)
+		server_say(w->server, r->conn, SERVER_WARNING,
+			   "%s of %" PRIu64 " bytes at %" PRIu64 " failed: %s%s",
+			   request_name(r->type), r->length, r->offset, w->err.msg,
+			   told + 1 < FAILURES_TOLD ? "" : " (the last one that is told of)");
 	request_fail(r, request_error(-code), "the operation failed");
 }
 
@@ -95,7 +103,7 @@ bool execute_step(struct worker *w, struct request *r)
 	if (code == -EOPNOTSUPP)
 		request_fail(r, NBD_ENOTSUP, "this is not faster than writing zeroes");
 	else if (code < 0)
-		execute_failed(w, r, code, &w->err);
+		execute_failed(w, r, code);
 	return r->error || r->done == r->length;
 }
 
@@ -138,7 +146,7 @@ void execute(struct worker *w, struct request *r)
 		code = io_flush(c->export->io, &w->err);
 		cost_end(&f->cost, begun);
 		if (code < 0)
-			execute_failed(w, r, code, &w->err);
+			execute_failed(w, r, code);
 	}
 	reply_put(w, r);
 }

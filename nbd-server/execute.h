@@ -19,7 +19,7 @@ bool execute_step(struct worker *w, struct request *r);
 /* Whether r is to be answered only when all that was written before is on stable storage. */
 bool execute_wants_flush(const struct request *r);
 
-/* r failed with this errno (negative) while it did something. */
-void execute_failed(struct worker *w, struct request *r, int code, const struct err *err);
+/* r failed with this errno (negative) while it did something; w->err has the text, for the log. */
+void execute_failed(struct worker *w, struct request *r, int code);
 
 #endif

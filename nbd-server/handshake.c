@@ -18,30 +18,30 @@
 
 /* ---- data of options ---- */
 
+/* A big-endian number of n bytes. */
+static bool option_number(struct option_data *d, unsigned n, uint32_t *v)
+{
+	if (d->left < n)
+		return false;
+	d->left -= n;
+	for (*v = 0; n; n--)
+		*v = *v << 8 | *d->p++;
+	return true;
+}
+
 bool option_u16(struct option_data *d, uint16_t *v)
 {
-	be16 x;
+	uint32_t x;
 
-	if (d->left < sizeof(x))
+	if (!option_number(d, sizeof(*v), &x))
 		return false;
-	memcpy(&x, d->p, sizeof(x));
-	*v = be16_get(x);
-	d->p += sizeof(x);
-	d->left -= (uint32_t)sizeof(x);
+	*v = (uint16_t)x;
 	return true;
 }
 
 bool option_u32(struct option_data *d, uint32_t *v)
 {
-	be32 x;
-
-	if (d->left < sizeof(x))
-		return false;
-	memcpy(&x, d->p, sizeof(x));
-	*v = be32_get(x);
-	d->p += sizeof(x);
-	d->left -= (uint32_t)sizeof(x);
-	return true;
+	return option_number(d, sizeof(*v), v);
 }
 
 bool option_bytes(struct option_data *d, uint32_t len, const char **s)

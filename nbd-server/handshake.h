@@ -74,6 +74,11 @@ int option_handle(struct connection *c, struct option_data d);
 int option_list_contexts(struct connection *c, struct option_data d);
 int option_set_contexts(struct connection *c, struct option_data d);
 
-struct nbd_export *option_export(struct connection *c, const char *name, uint32_t len);
+/*
+ * The export that data begin with the name of (be32 length, name). 0, or the error that
+ * option_refuse replies.
+ */
+uint32_t option_export(struct connection *c, struct option_data *d, struct nbd_export **e);
+int option_refuse(struct handshake *h, uint32_t type);
 
 #endif

@@ -10,7 +10,7 @@
 #include "nbd-server/engine.h"
 #include "nbd-server/handshake.h"
 
-struct nbd_export *option_export(struct connection *c, const char *name, uint32_t len)
+static struct nbd_export *find_export(struct connection *c, const char *name, uint32_t len)
 {
 	const struct server_config *config = &c->server->config;
 
@@ -21,6 +21,28 @@ struct nbd_export *option_export(struct connection *c, const char *name, uint32_
 			return e;
 	}
 	return NULL;
+}
+
+uint32_t option_export(struct connection *c, struct option_data *d, struct nbd_export **e)
+{
+	const char *name;
+	uint32_t len;
+
+	if (!option_u32(d, &len) || !option_bytes(d, len, &name))
+		return NBD_REP_ERR_INVALID;
+	if (len > NBD_MAX_STRING)
+		return NBD_REP_ERR_TOO_BIG;
+	*e = find_export(c, name, len);
+	return *e ? 0 : NBD_REP_ERR_UNKNOWN;
+}
+
+int option_refuse(struct handshake *h, uint32_t type)
+{
+	if (type == NBD_REP_ERR_UNKNOWN)
+		return option_error(h, type, "there is no export of that name");
+	if (type == NBD_REP_ERR_TOO_BIG)
+		return option_error(h, type, "a name is too long, or there are too many queries");
+	return option_error(h, type, "lengths do not fit the data");
 }
 
 /* The flags of an export as this client sees them. */
@@ -83,7 +105,7 @@ struct export_reply {
 static int do_export_name(struct connection *c, struct option_data d)
 {
 	struct handshake *h = c->handshake;
-	struct nbd_export *e = option_export(c, (const char *)d.p, d.left);
+	struct nbd_export *e = find_export(c, (const char *)d.p, d.left);
 	struct export_reply reply = {0};
 
 	if (h->mode == MODE_EXTENDED)
@@ -216,18 +238,13 @@ static int info_or_go(struct connection *c, struct option_data d, bool go)
 {
 	struct handshake *h = c->handshake;
 	struct nbd_export *e;
-	const char *name;
-	uint32_t len;
+	uint32_t refused = option_export(c, &d, &e);
 	uint16_t n;
 
-	if (!option_u32(&d, &len) || !option_bytes(&d, len, &name) || !option_u16(&d, &n) ||
-	    d.left != n * sizeof(be16))
-		return option_error(h, NBD_REP_ERR_INVALID, "lengths do not fit the data");
-	if (len > NBD_MAX_STRING)
-		return option_error(h, NBD_REP_ERR_TOO_BIG, "the name is too long");
-	e = option_export(c, name, len);
-	if (!e)
-		return option_error(h, NBD_REP_ERR_UNKNOWN, "there is no export of that name");
+	if (refused != NBD_REP_ERR_INVALID && (!option_u16(&d, &n) || d.left != n * sizeof(be16)))
+		refused = NBD_REP_ERR_INVALID;
+	if (refused)
+		return option_refuse(h, refused);
 	if (go && !join_export(c, e))
 		return option_error(h, NBD_REP_ERR_POLICY,
 				    "the export has as many clients as it may have");

@@ -64,7 +64,7 @@ static void write_piece(struct worker *w, struct request *r, const unsigned char
 
 	cost_end(&r->conn->export->cost, begun);
 	if (code < 0)
-		execute_failed(w, r, code, &w->err);
+		execute_failed(w, r, code);
 	r->done += n;
 }
 

@@ -22,12 +22,13 @@
  */
 #include "nbd-server/reply.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <stdlib.h>
 
 #include "base/bytes.h"
 #include "nbd-server/engine.h"
-#include "nbd-server/request.h"
+#include "nbd-server/execute.h"
 #include "nbd-server/status.h"
 
 /* Reads below this are answered as data without looking for holes: the look costs more. */
@@ -417,9 +418,7 @@ static bool read_failed(struct worker *w, struct request *r, int code)
 {
 	bool begun = r->reply.sent > 0;
 
-	server_say(w->server, r->conn, SERVER_WARNING, "read of %llu bytes at %llu failed: %s",
-		   (unsigned long long)r->length, (unsigned long long)r->offset, w->err.msg);
-	request_fail(r, request_error(-code), "reading failed");
+	execute_failed(w, r, code);
 	if (!begun) {
 		r->reply.kind = REPLY_STATUS;
 		r->reply.last = true;
@@ -565,6 +564,7 @@ void reply_put(struct worker *w, struct request *r)
 	struct outbox *o = &w->out;
 	enum put put;
 
+	assert(!o->n_pieces || o->conn == r->conn);
 	o->conn = r->conn;
 	/* Nothing is read for a reply that cannot be sent. */
 	if (!o->n_pieces && flush(w, r))

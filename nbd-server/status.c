@@ -7,6 +7,7 @@
 
 #include "base/bytes.h"
 #include "nbd-server/engine.h"
+#include "nbd-server/execute.h"
 #include "nbd-server/request.h"
 
 struct extent32 {
@@ -43,15 +44,6 @@ static uint32_t encode64(unsigned char *p, const struct export_extent *ext, unsi
 	return (uint32_t)(sizeof(count) + n * sizeof(struct extent64));
 }
 
-static void fail(struct worker *w, struct request *r, int code)
-{
-	server_say(w->server, r->conn, SERVER_WARNING, "block status at %llu failed: %s",
-		   (unsigned long long)r->offset, w->err.msg);
-	request_fail(r, request_error(-code), "finding the block status failed");
-	r->reply.kind = REPLY_STATUS;
-	r->reply.last = true;
-}
-
 /* The number of the n-th context that is asked for; more than there are: the last one's. */
 static unsigned nth_context(uint64_t contexts, uint64_t n)
 {
@@ -71,7 +63,9 @@ void status_plan(struct worker *w, struct request *r)
 		export_status(e, &e->context[context], r->offset, r->length, ext, max, &n, &w->err);
 
 	if (code < 0) {
-		fail(w, r, code);
+		execute_failed(w, r, code);
+		r->reply.kind = REPLY_STATUS;
+		r->reply.last = true;
 		return;
 	}
 	memcpy(w->extents, &id, sizeof(id));

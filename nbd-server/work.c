@@ -99,7 +99,7 @@ static void flush_all(struct worker *w, struct flusher *f, struct request *list)
 	while ((r = list)) {
 		list = r->next;
 		if (code < 0)
-			execute_failed(w, r, code, &w->err);
+			execute_failed(w, r, code);
 		answer(w, r);
 	}
 }
