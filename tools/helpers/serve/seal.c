@@ -66,7 +66,7 @@ static const struct sandbox_call allowed[] = {
 	/* memory, locks, time, random numbers of TLS */
 	NOT_EXEC(mmap), NOT_EXEC(mprotect), ANY(munmap), ANY(mremap), ANY(madvise), ANY(brk),
 	ANY(futex), ANY(sched_yield), ANY(getrandom), ANY(clock_gettime), ANY(gettimeofday),
-	ANY(munlock), ANY(restart_syscall), ANY(exit_group),
+	ANY(restart_syscall), ANY(exit_group),
 #if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
 	/* free(3) asks for vm.overcommit_memory when it gives memory back, and can do without */
 	{SYS_openat, SANDBOX_FAILS, 0, EACCES},
