@@ -19,6 +19,7 @@
 
 #include "base/bytes.h"
 #include "base/cleanup.h"
+#include "io/file.h"
 
 /* One pass through the protocol covers at most this much, so that turns get their chance. */
 #define MAX_PIECE (8 * MiB)
@@ -223,6 +224,9 @@ static int fill_fresh(struct img *img, const struct placement *p, struct source 
 	if (r != -ENOTSUP)
 		return r;
 	r = load(s, p->len, err);
+	/* A data file of its own has its space where the disk has it. */
+	if (r == 0 && !p->reuse && img->data == img->file)
+		r = file_reserve(img->data, p->host + (p->off - p->start), p->len, err);
 	return r < 0 ? r : write_fresh(img, p, s->data, err);
 }
 

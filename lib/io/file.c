@@ -16,6 +16,7 @@
 #include <fcntl.h>
 #include <inttypes.h>
 #include <linux/fs.h>
+#include <linux/magic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -303,8 +304,8 @@ static bool is_type(const uint32_t *types, size_t n, uint32_t type)
 	return false;
 }
 
-/* What the file system of a regular file can do. */
-static unsigned fs_caps(int fd)
+/* What the file system of a regular file can do, and which. */
+static unsigned fs_caps(int fd, uint32_t *type)
 {
 	static const uint32_t no_holes[] = {
 		0x4d44,     /* vfat */
@@ -324,9 +325,10 @@ static unsigned fs_caps(int fd)
 
 	if (fstatfs(fd, &fs) < 0)
 		return caps;
-	if (is_type(no_holes, ARRAY_LEN(no_holes), (uint32_t)fs.f_type))
+	*type = (uint32_t)fs.f_type;
+	if (is_type(no_holes, ARRAY_LEN(no_holes), *type))
 		caps = 0;
-	if (is_type(clone, ARRAY_LEN(clone), (uint32_t)fs.f_type))
+	if (is_type(clone, ARRAY_LEN(clone), *type))
 		caps |= IO_CLONES;
 	return caps;
 }
@@ -336,6 +338,7 @@ static int set_up(struct file_io *f, const struct stat *st, unsigned flags, stru
 {
 	uint64_t size = (uint64_t)st->st_size;
 	int sector = 0, read_only = 0;
+	uint32_t type = 0;
 
 	f->device = S_ISBLK(st->st_mode);
 	f->block = 1;
@@ -354,7 +357,8 @@ static int set_up(struct file_io *f, const struct stat *st, unsigned flags, stru
 		file_ask_device(f, st->st_rdev);
 		f->io.caps |= f->device_fast ? IO_FASTZERO : 0;
 	} else {
-		f->io.caps |= IO_GROWS | fs_caps(f->fd);
+		f->io.caps |= IO_GROWS | fs_caps(f->fd, &type);
+		f->reserves = type == EXT4_SUPER_MAGIC;
 	}
 	if (!(flags & FILE_WRITE))
 		f->io.caps |= IO_RDONLY;

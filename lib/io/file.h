@@ -63,4 +63,10 @@ int file_fd(const struct io *io);
 /* Reserves space for [off, off+len) (fallocate without a hole). -ENOTSUP when it cannot. */
 int file_allocate(struct io *io, uint64_t off, uint64_t len, struct err *err);
 
+/*
+ * The same for data that is about to be written where nothing is yet, if it makes the writing
+ * cheaper; otherwise, and on what is not a file, nothing. What file_allocate fails with.
+ */
+int file_reserve(struct io *io, uint64_t off, uint64_t len, struct err *err);
+
 #endif

@@ -17,6 +17,7 @@ struct file_io {
 	bool direct;      /* fd has O_DIRECT */
 	bool unsafe;      /* flush does nothing */
 	bool keep_space;  /* nothing is freed */
+	bool reserves;    /* file_reserve is worth a system call */
 	uint32_t block; /* bytes, power of two: device sector, or what O_DIRECT asks for; else 1 */
 	uint32_t mem_align;      /* bytes, power of two: of buffers for O_DIRECT */
 	_Atomic int flush_error; /* positive errno of the first fdatasync that failed */

@@ -111,7 +111,7 @@ struct copy {
 	uint64_t granule;      /* bytes: zeros are looked for in these */
 	uint64_t min_zero;     /* bytes: shortest run of zeros that is not written */
 	bool skip_zeros;       /* places read as zeros before they are written */
-	bool allocate;         /* reserve space before writing: see copy_write.c */
+	bool reserve;          /* there is no space yet: see file_reserve */
 	bool any_order;        /* places do not depend on the order */
 	bool write_in_turn;    /* writing has to be in order too */
 	bool placing, writing; /* two passes for streams: places first, data later */
