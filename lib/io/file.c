@@ -7,8 +7,9 @@
  *   io.size <= size of the file, as long as nobody else changes the file: writers raise io.size
  *     after the data is there. So a write that ends at or below io.size cannot extend the file.
  *   A file is emptied (FILE_TRUNC) only after its lock was taken.
- *   After one fdatasync failed, every later flush fails too: the kernel has dropped the dirty
- *     state, and a second fdatasync would report success for data that is gone.
+ *   After one fdatasync failed, or the writing back before it, every later flush fails too: the
+ *     kernel has dropped the dirty state, and a second fdatasync would report success for data that
+ *     is gone.
  */
 #include "io/file.h"
 
@@ -82,6 +83,36 @@ int file_error(struct file_io *f, int code, const char *verb, uint64_t len, uint
 		       verb, len, off);
 }
 
+/* Not so little that writes cannot be joined, not so much that the disk has to wait for them. */
+#define BEHIND (8 * MiB)
+
+void file_write_behind(struct io *io)
+{
+	if (io_is_file(io))
+		file_of(io)->behind = !file_of(io)->unsafe && !file_of(io)->direct;
+}
+
+/* The first error is the one that every flush fails with. */
+static void note_flush_error(struct file_io *f, int code)
+{
+	int none = 0;
+
+	atomic_compare_exchange_strong(&f->flush_error, &none, code);
+}
+
+/* Whoever writes the last byte of a portion has it sent on its way. */
+static void send_behind(struct file_io *f, uint64_t len)
+{
+	uint64_t was = atomic_fetch_add(&f->sent, len);
+
+	if (was / BEHIND == (was + len) / BEHIND ||
+	    sync_file_range(f->fd, 0, 0, SYNC_FILE_RANGE_WRITE) == 0)
+		return;
+	/* These are lost data, which no fdatasync has to tell once more; others, a kernel without it. */
+	if (errno == EIO || errno == ENOSPC || errno == EDQUOT)
+		note_flush_error(f, errno);
+}
+
 static int file_pread(struct io *io, void *buf, size_t len, uint64_t off, struct err *err)
 {
 	struct file_io *f = file_of(io);
@@ -106,6 +137,8 @@ static int file_pwrite(struct io *io, const void *buf, size_t len, uint64_t off,
 	r = fd_pwrite(f->fd, buf, len, off);
 	if (extends)
 		pthread_rwlock_unlock(&f->extend);
+	if (r == 0 && f->behind)
+		send_behind(f, len);
 	return r < 0 ? file_error(f, -r, "write", len, off, err) : 0;
 }
 
@@ -141,7 +174,7 @@ static int file_clone(struct io *io, uint64_t off, struct io *src, uint64_t at, 
 static int file_flush(struct io *io, struct err *err)
 {
 	struct file_io *f = file_of(io);
-	int code = atomic_load(&f->flush_error), none = 0, r;
+	int code = atomic_load(&f->flush_error), r;
 
 	if (f->unsafe)
 		return 0;
@@ -153,7 +186,7 @@ static int file_flush(struct io *io, struct err *err)
 	if (r == 0)
 		return 0;
 	code = errno;
-	atomic_compare_exchange_strong(&f->flush_error, &none, code);
+	note_flush_error(f, code);
 	return err_sys(err, code, "%s: cannot flush", io->name);
 }
 

@@ -69,4 +69,11 @@ int file_allocate(struct io *io, uint64_t off, uint64_t len, struct err *err);
  */
 int file_reserve(struct io *io, uint64_t off, uint64_t len, struct err *err);
 
+/*
+ * For work that writes much, each place once, and flushes in the end: from now on the kernel begins
+ * to write back while the rest is on its way, so that the flush has little left to wait for. Before
+ * threads share the io; nothing on what is not a file.
+ */
+void file_write_behind(struct io *io);
+
 #endif

@@ -21,6 +21,8 @@ struct file_io {
 	uint32_t block; /* bytes, power of two: device sector, or what O_DIRECT asks for; else 1 */
 	uint32_t mem_align;      /* bytes, power of two: of buffers for O_DIRECT */
 	_Atomic int flush_error; /* positive errno of the first fdatasync that failed */
+	bool behind;             /* written back as it comes; see file_write_behind */
+	_Atomic uint64_t sent;   /* with behind: bytes written */
 
 	/* What the kernel refused once is not asked again. */
 	atomic_bool no_punch, no_zero_range, no_allocate, no_discard, no_seek;

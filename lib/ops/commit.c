@@ -122,6 +122,7 @@ static int copy_up(const struct commit_args *args, struct job *job, struct err *
 		.rate = args->rate,
 	};
 
+	file_write_behind(args->base->data);
 	return copy_run(&copy, job, err);
 }
 

@@ -486,6 +486,7 @@ int rebase_run(const struct rebase_args *args, struct job *job, struct err *err)
 	int r = check(args, err);
 
 	job_total(job, io_size(&overlay->io) * (args->drop_equal ? 2 : 1));
+	file_write_behind(overlay->data);
 	if (r == 0)
 		r = run_pass(args, false, job, err);
 	if (r == 0)

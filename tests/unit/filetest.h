@@ -15,6 +15,7 @@
 #include <stdbool.h>
 #include <stdlib.h>
 #include <sys/syscall.h>
+#include <sys/vfs.h>
 #include <unistd.h>
 
 #include "base/bytes.h"
@@ -31,19 +32,22 @@ static struct {
 	int interrupt;        /* each transfer fails this many times with EINTR first */
 	int write_error;      /* errno, always */
 	int read_error;       /* errno, always */
+	int send_error;       /* errno of sync_file_range, always */
+	uint32_t fs_type;     /* what fstatfs says; 0: what is so */
 	int linger_us;        /* pread returns only so long after it has read */
 	atomic_int lingering; /* a pread is doing so */
-	atomic_int fallocates, seeks, fdatasyncs, interrupted;
+	atomic_int fallocates, seeks, fdatasyncs, interrupted, sends;
 } fake = {.fallocate_except = -1};
 
 static inline void be_honest(void)
 {
 	fake.fdatasync_error = fake.fallocate_error = fake.seek_error = 0;
-	fake.write_error = fake.read_error = 0;
+	fake.write_error = fake.read_error = fake.send_error = 0;
+	fake.fs_type = 0;
 	fake.short_every = fake.interrupt = fake.linger_us = 0;
 	fake.lingering = 0;
 	fake.fallocate_except = -1;
-	fake.fallocates = fake.seeks = fake.fdatasyncs = fake.interrupted = 0;
+	fake.fallocates = fake.seeks = fake.fdatasyncs = fake.interrupted = fake.sends = 0;
 }
 
 int fdatasync(int fd)
@@ -57,6 +61,25 @@ int fdatasync(int fd)
 		return -1;
 	}
 	return (int)syscall(SYS_fdatasync, fd);
+}
+
+int sync_file_range(int fd, off_t off, off_t len, unsigned flags)
+{
+	fake.sends++;
+	if (fake.send_error) {
+		errno = fake.send_error;
+		return -1;
+	}
+	return (int)syscall(SYS_sync_file_range, fd, off, len, flags);
+}
+
+int fstatfs(int fd, struct statfs *fs)
+{
+	int r = (int)syscall(SYS_fstatfs, fd, fs);
+
+	if (r == 0 && fake.fs_type)
+		fs->f_type = fake.fs_type;
+	return r;
 }
 
 int fallocate(int fd, int mode, off_t off, off_t len)
