@@ -277,13 +277,14 @@ struct format {
 	/* place, for one unit in coded form, len bytes. NULL: the format has no such thing. */
 	int (*place_coded)(struct img *, uint64_t off, size_t len, struct placement *,
 			   struct err *);
-	/* Whole grains (zero), units (discard). Does a prefix of the range and says in *did how
+	/* Whole grains (zero, drop), units (discard). Does a prefix of the range and says in *did how
 	 * many bytes (> 0 on success). -ENOTSUP: the caller writes zeros, up to the end of the
 	 * unit. Under gate (shared) and meta. */
 	int (*zero)(struct img *, uint64_t off, uint64_t len, unsigned flags, uint64_t *did,
 		    struct err *);
 	int (*discard)(struct img *, uint64_t off, uint64_t len, uint64_t *did, struct err *);
-	/* As discard: forgets what this layer holds, so that the backing file is seen there. */
+	/* As zero: forgets what this layer holds, so that the backing file is seen there. -ENOTSUP:
+	 * the first unit is coded, and only a part of it is meant. */
 	int (*drop)(struct img *, uint64_t off, uint64_t len, uint64_t *did, struct err *);
 	/* True when so much metadata is dirty that a turn should run before more is dirtied. */
 	bool (*pressure)(struct img *);
@@ -415,8 +416,8 @@ int img_resolve_name(const char *base, const char *name, char **path, struct err
 struct io *img_bottom(const struct img *img);
 
 /*
- * Forgets what this layer holds in the whole units of a range: what the backing file holds shows
- * there. -ENOTSUP: the format has no such thing.
+ * Forgets what this layer holds in the whole grains of a range, of coded units in whole ones: what the
+ * backing file holds shows there. -ENOTSUP: the format has no such thing.
  */
 int img_drop(struct img *img, uint64_t off, uint64_t len, struct err *err);
 

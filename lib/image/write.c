@@ -582,16 +582,19 @@ static uint64_t clear_piece(struct img *img, uint64_t off, uint64_t end)
 	return min_u64(end, round_down(off, img->unit) + most) - off;
 }
 
-/* What can be done for whole units only, and is left undone for others. */
-static int clear_whole(struct img *img, clear_fn fn, uint64_t off, uint64_t end, struct err *err)
+/* What can be done for whole steps (units or grains) only, and is left undone for others. */
+static int clear_whole(struct img *img, clear_fn fn, uint64_t step, uint64_t off, uint64_t end,
+		       struct err *err)
 {
-	uint64_t stop = body_end(img, end, img->unit);
+	uint64_t stop = body_end(img, end, step);
 
-	for (off = round_up(off, img->unit); off < stop;) {
+	for (off = round_up(off, step); off < stop;) {
 		uint64_t did = 0;
 		int r = clear_units(img, fn, off, stop - off, 0, &did, err);
 
-		if (r < 0)
+		if (r == -ENOTSUP && step < img->unit) /* a part of a coded unit */
+			did = min_u64(stop, round_up(off + 1, img->unit)) - off;
+		else if (r < 0)
 			return r;
 		off += did;
 	}
@@ -611,10 +614,11 @@ static int clear_once(struct img *img, enum clearing what, uint64_t off, uint64_
 		r = img->fmt->zero ? img_zero_inner(img, off, len, flags, err)
 				   : zero_through(img, off, len, flags, err);
 	else if (what == CLEAR_DROP)
-		r = clear_whole(img, clear_drop, off, off + len, err);
+		r = clear_whole(img, clear_drop, img->grain, off, off + len, err);
 	else
-		r = img->fmt->discard ? clear_whole(img, clear_discard, off, off + len, err)
-				      : discard_through(img, off, len, err);
+		r = img->fmt->discard
+			    ? clear_whole(img, clear_discard, img->unit, off, off + len, err)
+			    : discard_through(img, off, len, err);
 	pthread_rwlock_unlock(&img->gate);
 	return r;
 }

@@ -37,8 +37,9 @@ struct pass {
 	struct job *job;
 	struct img *overlay;
 	bool drop;
-	bool clones;          /* the overlay may share blocks with other files */
-	uint64_t unit, chunk; /* bytes */
+	bool clones;    /* the overlay may share blocks with other files */
+	uint64_t unit;  /* bytes: what is equal or not: a unit of the overlay; drop: a grain */
+	uint64_t chunk; /* bytes: the most that a worker takes */
 	uint64_t size;
 
 	pthread_mutex_t lock; /* guards the cursor */
@@ -100,7 +101,9 @@ static uint64_t unit_end(const struct pass *p, uint64_t at)
 /* Collects units that are not equal by the maps, from c->off to at most `end`. */
 static int collect(struct pass *p, struct chunk *c, uint64_t end, struct err *err)
 {
-	uint64_t limit = min_u64(end, unit_end(p, c->off + p->chunk)), at = c->off, n = 0;
+	/* A coded unit, which goes as a whole, must not be cut. */
+	uint64_t limit = min_u64(end, round_down(c->off + p->chunk, p->overlay->unit));
+	uint64_t at = c->off, n = 0;
 
 	for (; at < limit; at += n) {
 		uint64_t first = round_up(at, p->unit);
@@ -173,14 +176,18 @@ static int take_chunk(struct pass *p, struct chunk *c, struct err *err)
 
 enum verdict { SAME, DATA, ZERO }; /* DATA, ZERO: they differ, and the first has this */
 
+/* A side that is zeros by its map was not read. */
+static bool is_same(const struct chunk *c, const unsigned char *a, const unsigned char *b, size_t n)
+{
+	if (c->a_zero)
+		return c->b_zero || bytes_are_zero(b, n);
+	return c->b_zero ? bytes_are_zero(a, n) : !memcmp(a, b, n);
+}
+
 static enum verdict judge(const struct chunk *c, const unsigned char *a, const unsigned char *b,
 			  size_t n)
 {
-	bool same = c->a_zero   ? bytes_are_zero(b, n)
-		    : c->b_zero ? bytes_are_zero(a, n)
-				: !memcmp(a, b, n);
-
-	if (same)
+	if (is_same(c, a, b, n))
 		return SAME;
 	return c->a_zero || bytes_are_zero(a, n) ? ZERO : DATA;
 }
@@ -371,14 +378,14 @@ static int run_pass(const struct rebase_args *args, bool drop, struct job *job, 
 		.overlay = overlay,
 		.drop = drop,
 		.clones = overlay->data->caps & IO_CLONES,
-		.unit = overlay->unit,
+		.unit = drop ? overlay->grain : overlay->unit,
 		.size = io_size(&overlay->io),
 		.pair.a.io = drop ? &overlay->io : old,
 		.pair.b.io = below ? &below->io : NULL,
 	};
 	int r;
 
-	p.chunk = max_u64(CHUNK, p.unit);
+	p.chunk = max_u64(CHUNK, overlay->unit);
 	pthread_mutex_init(&p.lock, NULL);
 	r = work_run(args->workers ? args->workers : work_cpus(), work, &p, err);
 	pthread_mutex_destroy(&p.lock);

@@ -22,6 +22,22 @@ show
 echo '== equal clusters go'
 img rebase --drop-equal -b new.qcow2 -F qcow2 top.qcow2
 show
+echo '== and equal subclusters'
+img create -q -f qcow2 -o extended_l2=on -b old.qcow2 -F qcow2 sub.qcow2
+qemu-io -c 'write -q -P 1 0 4k' -c 'write -q -P 9 8k 2k' -c 'write -q -P 1 10k 2k' sub.qcow2
+qemu-io -c 'write -q -P 2 1M 64k' -c 'write -q -z 80k 4k' sub.qcow2
+img checksum sub.qcow2 > sub.before
+img rebase --drop-equal -b new.qcow2 -F qcow2 sub.qcow2
+img checksum sub.qcow2 | cmp - sub.before
+img check -q sub.qcow2
+img map --output=json sub.qcow2 | grep -o '"start.*"depth": 0, "present": true'
+echo '== and zeros, where the backing file ends in a cluster'
+img create -q -f raw short.raw 1028k
+qemu-io -f raw -c 'write -q -P 1 0 64k' short.raw
+img create -q -f qcow2 -b short.raw -F raw zero.qcow2 2M
+qemu-io -c 'write -q -P 5 0 64k' -c 'write -q -z 1M 64k' zero.qcow2
+img rebase -m 1 --drop-equal -b short.raw -F raw zero.qcow2
+img map --output=json zero.qcow2 | grep -o '"start.*"depth": 0, "present": true'
 echo '== back, compressed'
 img rebase --compress --backing=old.qcow2 -B qcow2 top.qcow2
 show

@@ -94,6 +94,25 @@ def layers(image):
     return found
 
 
+def grain(image):
+    """What the overlay can hold by itself: a cluster, or a subcluster of it."""
+    info = json.loads(peer('info', '--output=json', image.name).out)
+    extended = info['format-specific']['data']['extended-l2'] if 'compat=v2' not in image.options else False
+    return info['cluster-size'] // (32 if extended else 1)
+
+
+def check_dropped(top, disk, below):
+    """Nothing is left in the overlay that is the same below it."""
+    step = grain(top)
+    below = below[:len(disk)].ljust(len(disk), b'\0')
+    for e in json.loads(peer('map', '--output=json', top.name).out):
+        if e['depth'] or not e['present']:
+            continue
+        for at in range(e['start'], e['start'] + e['length'], step):
+            if disk[at:at + step] == below[at:at + step]:
+                raise Mistake(f'{at} is still there, though the backing file has the same')
+
+
 def check_rebase(chain, new, rng):
     top = chain[-1]
     before = top.content()
@@ -113,6 +132,8 @@ def check_rebase(chain, new, rng):
         raise Mistake(told)
     # Once more, to the same one: there is nothing left to do.
     if new and '--drop-equal' in options:
+        if '-c' not in options: # compressed clusters have no parts
+            check_dropped(top, before, new.content())
         held = layers(top)
         img('rebase', '--drop-equal', '-b', new.name, '-F', new.fmt, top.name)
         if layers(top) != held:

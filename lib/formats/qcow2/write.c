@@ -400,7 +400,7 @@ struct clear {
 	bool keep;    /* zero without giving space back */
 	bool discard; /* what is absent may stay absent */
 	bool mark;    /* what is absent becomes zeros, also without a backing file */
-	bool drop;    /* everything becomes absent */
+	bool drop;    /* it becomes absent */
 };
 
 /* What an entry becomes when its subclusters `mask` are cleared; a compressed one only as a whole. */
@@ -409,11 +409,11 @@ static struct l2_entry cleared_entry(const struct qcow2 *q, struct l2_entry e, u
 {
 	bool absent = !(e.raw & ENTRY_COMPRESSED) && !qcow2_entry_placed(q, e) && !(e.zero & mask);
 
-	if (q->h.version < 3 || how.drop)
+	if (q->h.version < 3)
 		return (struct l2_entry){0};
-	if (absent && (how.discard || (!q->img.backing_name && !how.mark)))
+	if (absent && !how.drop && (how.discard || (!q->img.backing_name && !how.mark)))
 		return e;
-	e.zero |= mask;
+	e.zero = how.drop ? e.zero & ~mask : e.zero | mask;
 	e.alloc &= ~mask;
 	if (!qcow2_entry_placed(q, e) || (!how.keep && !e.alloc))
 		e.raw = 0;
