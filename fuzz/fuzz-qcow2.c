@@ -184,7 +184,7 @@ static void change_bitmaps(struct img *img)
 	bitmap_add(img, "new", 512, true, NULL);
 	if (n) {
 		bitmap_enable(img, old, true, NULL);
-		bitmap_merge(img, "new", img, old, NULL);
+		bitmap_merge(img, "new", img, old, NULL, NULL);
 		bitmap_clear(img, old, NULL);
 	}
 }

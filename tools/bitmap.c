@@ -11,7 +11,18 @@
 #include "base/size.h"
 #include "ops/bitmap.h"
 
-enum { ADD = CLI_LONG, CLEAR, DISABLE, ENABLE, LIST, MERGE, OUTPUT, REMOVE, UNTRUSTED };
+enum {
+	ADD = CLI_LONG,
+	CLEAR,
+	DISABLE,
+	ENABLE,
+	LIST,
+	MERGE,
+	OUTPUT,
+	PROGRESS,
+	REMOVE,
+	UNTRUSTED,
+};
 
 static const struct cmd_opt options[] = {
 	{ADD, "add", NULL, "make a bitmap, which is enabled"},
@@ -31,6 +42,8 @@ static const struct cmd_opt options[] = {
 	CLI_OPT_OBJECT,
 	{OUTPUT, "output", "human|json", "how to print the list"},
 	{UNTRUSTED, "untrusted", NULL, "open no file but those named here; never guess raw"},
+	{'p', "progress-bar", NULL, "show progress"},
+	{PROGRESS, "progress", "MODE", "the same, in this way: auto, plain, json or none"},
 	{0},
 };
 
@@ -45,8 +58,10 @@ struct bitmap_cmd {
 	const char *name;
 	struct action *actions; /* owned */
 	unsigned n_actions, args;
+	unsigned merges;      /* among the actions */
 	uint64_t granularity; /* 0: not given */
-	bool add, merge, list, json;
+	bool add, list, json;
+	enum progress_mode progress;
 };
 
 /* ---- the list ---- */
@@ -96,9 +111,18 @@ static int list(const struct cli *cli, const struct bitmap_cmd *c)
 
 /* ---- actions ---- */
 
-static int act(const struct bitmap_cmd *c, const struct action *a, struct img *img, struct img *src,
+/* What the actions have in common. */
+struct change {
+	struct img *img, *src;
+	struct job job;
+	const struct action *failed; /* NULL: none did */
+};
+
+static int act(const struct bitmap_cmd *c, const struct action *a, struct change *ch,
 	       struct err *err)
 {
+	struct img *img = ch->img;
+
 	switch (a->id) {
 	case ADD:
 		return bitmap_add(img, c->name, c->granularity, true, err);
@@ -111,7 +135,7 @@ static int act(const struct bitmap_cmd *c, const struct action *a, struct img *i
 	case DISABLE:
 		return bitmap_enable(img, c->name, false, err);
 	default:
-		return bitmap_merge(img, c->name, src, a->source, err);
+		return bitmap_merge(img, c->name, ch->src, a->source, &ch->job, err);
 	}
 }
 
@@ -131,54 +155,68 @@ void bitmap_hint(const struct cli *cli, int r)
 		fprintf(stderr, "Use 'img bitmap --remove' to delete such a bitmap\n");
 }
 
-static int report(const struct cli *cli, const struct bitmap_cmd *c, const struct action *a, int r,
+static int report(const struct cli *cli, const struct bitmap_cmd *c, const struct change *ch, int r,
 		  const struct err *err)
 {
-	cli_error(cli, "Operation %s on bitmap %s failed: %s", action_name(a->id), c->name,
+	if (!ch->failed)
+		return cli_error(cli, "Could not store the bitmaps of '%s': %s", c->open.path,
+				 err->msg);
+	cli_error(cli, "Operation %s on bitmap %s failed: %s", action_name(ch->failed->id), c->name,
 		  err->msg);
 	bitmap_hint(cli, r);
 	return 1;
 }
 
-/* Actions before one that fails have happened. */
-static int act_all(const struct cli *cli, const struct bitmap_cmd *c, struct img *img,
-		   struct img *src)
+/* Actions before one that fails, or is interrupted, have happened. */
+static int act_all(const struct bitmap_cmd *c, struct change *ch, struct err *err)
 {
-	struct err err = {0};
-	int code = 0, r;
+	int r = 0, settled;
 
-	for (unsigned i = 0; code == 0 && i < c->n_actions; i++) {
-		r = act(c, &c->actions[i], img, src, &err);
+	for (unsigned i = 0; r == 0 && i < c->n_actions; i++) {
+		r = job_cancelled(&ch->job) ? err_set(err, ECANCELED, "cancelled")
+					    : act(c, &c->actions[i], ch, err);
 		if (r < 0)
-			code = report(cli, c, &c->actions[i], r, &err);
+			ch->failed = &c->actions[i];
 	}
-	r = img_settle(img, &err);
-	if (r < 0 && code == 0)
-		code = cli_error(cli, "Could not store the bitmaps of '%s': %s", c->open.path,
-				 err.msg);
-	return code;
+	settled = img_settle(ch->img, r < 0 ? NULL : err);
+	return r < 0 ? r : settled;
+}
+
+/* Closes both images. */
+static int change_opened(const struct cli *cli, const struct bitmap_cmd *c, struct change *ch)
+{
+	struct progress *progress;
+	struct err err = {0};
+	int r, sig;
+
+	job_total(&ch->job, io_size(&ch->img->io) * c->merges);
+	progress = progress_start(cli, c->progress, "bitmap", &ch->job);
+	r = act_all(c, ch, &err);
+	sig = progress_stop(progress, r == 0);
+	if (ch->src != ch->img)
+		io_close(&ch->src->io);
+	io_close(&ch->img->io);
+	if (r < 0 && sig)
+		return cli_interrupted(cli, sig);
+	return cli_finish_output(cli, r < 0 ? report(cli, c, ch, r, &err) : 0);
 }
 
 static int change(const struct cli *cli, const struct bitmap_cmd *c)
 {
 	struct img_open_args open = c->open;
-	struct img *img, *src = NULL;
 	struct cli plain = *cli;
-	int code = 1;
+	struct change ch = {0};
 
 	open.flags |= IMG_RDWR;
-	img = cli_open(cli, &open);
-	if (!img)
+	ch.img = cli_open(cli, &open);
+	if (!ch.img)
 		return 1;
 	plain.image_opts = false; /* they are FILE's */
-	if (c->source.path)
-		src = cli_open(&plain, &c->source);
-	if (src || !c->source.path)
-		code = act_all(cli, c, img, src ? src : img);
-	if (src)
-		io_close(&src->io);
-	io_close(&img->io);
-	return code;
+	ch.src = c->source.path ? cli_open(&plain, &c->source) : ch.img;
+	if (ch.src)
+		return change_opened(cli, c, &ch);
+	io_close(&ch.img->io);
+	return 1;
 }
 
 /* ---- the command line ---- */
@@ -194,7 +232,7 @@ static bool add_action(struct cli *cli, struct bitmap_cmd *c, int id)
 	v[c->n_actions++] = (struct action){id, cli->arg};
 	c->actions = v;
 	c->add |= id == ADD;
-	c->merge |= id == MERGE;
+	c->merges += id == MERGE;
 	return true;
 }
 
@@ -213,7 +251,7 @@ static int validate_and_run(const struct cli *cli, const struct bitmap_cmd *c)
 		return cli_error(cli, "granularity only supported with --add");
 	if (c->source.format && !c->source.path)
 		return cli_error(cli, "-F only supported with -b");
-	if (c->source.path && !c->merge)
+	if (c->source.path && !c->merges)
 		return cli_error(cli, "Merge bitmap source file only supported with --merge");
 	if (c->args != 2)
 		return cli_error(cli, "Expecting filename and bitmap name");
@@ -252,6 +290,11 @@ static bool take_option(struct cli *cli, struct bitmap_cmd *c, int id)
 		return true;
 	case OUTPUT:
 		return cli_output(cli, cli->arg, &c->json);
+	case 'p':
+		c->progress = PROGRESS_AUTO;
+		return true;
+	case PROGRESS:
+		return progress_parse(cli, cli->arg, &c->progress);
 	case UNTRUSTED:
 		c->open.flags |= IMG_UNTRUSTED;
 		c->source.flags |= IMG_UNTRUSTED;
@@ -266,6 +309,7 @@ static int run(struct cli *cli)
 	struct bitmap_cmd c = {
 		.open = {.flags = IMG_NO_BACKING | IMG_NO_DATA},
 		.source = {.flags = IMG_NO_BACKING | IMG_NO_DATA},
+		.progress = PROGRESS_NONE,
 	};
 	int id, code = 0;
 

@@ -85,7 +85,8 @@ int imgkit_bitmap_merge(struct imgkit_image *image, const char *name, struct img
 
 	if (!name || !source || !source_name)
 		return api_invalid(err, "no name, or no source");
-	return stored(image, bitmap_merge(image->img, name, source->img, source_name, &e), &e, err);
+	return stored(image, bitmap_merge(image->img, name, source->img, source_name, NULL, &e), &e,
+		      err);
 }
 
 /* ---- runs: the caller's function as the library wants it ---- */
@@ -123,7 +124,7 @@ int imgkit_bitmap_each(struct imgkit_image *image, const char *name,
 		r = bitmap_check_usable(&b, &e);
 	}
 	if (r == 0)
-		r = bitmap_each_run(image->img, index, each_run, &each, &e);
+		r = bitmap_each_run(image->img, index, each_run, &each, NULL, &e);
 	if (each.stopped)
 		return each.stopped;
 	return r ? api_fail(err, r, &e) : 0;

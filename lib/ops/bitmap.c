@@ -113,7 +113,7 @@ int bitmap_check_usable(const struct bitmap *b, struct err *err)
 }
 
 int bitmap_merge(struct img *img, const char *name, struct img *src, const char *src_name,
-		 struct err *err)
+		 struct job *job, struct err *err)
 {
 	struct merge m = {.img = img};
 	struct bitmap to, from;
@@ -136,7 +136,7 @@ int bitmap_merge(struct img *img, const char *name, struct img *src, const char 
 			       "Bitmaps are of different sizes (destination size is %" PRIu64
 			       ", source size is %" PRIu64 ") and can't be merged",
 			       to.size, from.size);
-	return bitmap_each_run(src, index, merge_run, &m, err);
+	return bitmap_each_run(src, index, merge_run, &m, job, err);
 }
 
 /* ---- list ---- */

@@ -19,9 +19,13 @@ int bitmap_remove(struct img *img, const char *name, struct err *err);
 int bitmap_clear(struct img *img, const char *name, struct err *err);
 int bitmap_enable(struct img *img, const char *name, bool enable, struct err *err);
 
-/* Sets the bits of `name` that are set in src_name of src (which may be img). -EINVAL: other sizes. */
+/*
+ * Sets the bits of `name` that are set in src_name of src (which may be img). -EINVAL: other sizes.
+ * -ECANCELED: some of them are set, and to do it again sets the others. job counts bytes of the disk;
+ * its total is the caller's.
+ */
 int bitmap_merge(struct img *img, const char *name, struct img *src, const char *src_name,
-		 struct err *err);
+		 struct job *job, struct err *err);
 
 /* -ESTALE: it is inconsistent. */
 int bitmap_check_usable(const struct bitmap *b, struct err *err);
@@ -50,10 +54,11 @@ int bitmap_cursor_run(struct bitmap_cursor *c, uint64_t off, uint64_t len, bool 
 
 /*
  * Calls fn for each run of set bits, in order, as bytes of the disk (cut at its end). An error of
- * fn ends it.
+ * fn ends it. job as of bitmap_merge.
  */
 typedef int bitmap_run_fn(void *ctx, uint64_t off, uint64_t len, struct err *err);
-int bitmap_each_run(struct img *img, unsigned index, bitmap_run_fn *fn, void *ctx, struct err *err);
+int bitmap_each_run(struct img *img, unsigned index, bitmap_run_fn *fn, void *ctx, struct job *job,
+		    struct err *err);
 
 /* A list of objects: name, granularity, flags, dirty (bytes; not of inconsistent ones). */
 int bitmap_list_json(struct img *img, json_t **list, struct err *err);

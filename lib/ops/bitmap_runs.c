@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 /* Runs of equal bits in a persistent bitmap; see bitmap.h. Memory does not grow with the bitmap. */
+#include <errno.h>
 #include <stdlib.h>
 
 #include "base/bytes.h"
@@ -88,18 +89,32 @@ int bitmap_cursor_run(struct bitmap_cursor *c, uint64_t off, uint64_t len, bool 
 	return r;
 }
 
-int bitmap_each_run(struct img *img, unsigned index, bitmap_run_fn *fn, void *ctx, struct err *err)
+int bitmap_each_run(struct img *img, unsigned index, bitmap_run_fn *fn, void *ctx, struct job *job,
+		    struct err *err)
 {
 	struct bitmap_cursor c;
+	uint64_t from = 0, step;
+	bool open = false; /* the run that begins at from is */
 	int r = bitmap_cursor_open(&c, img, index, err);
 
-	for (uint64_t off = 0, run; r == 0 && off < c.bitmap.size; off += run) {
-		bool set;
+	if (r < 0)
+		return r;
+	step = PIECE * 8 * c.bitmap.granularity; /* so often somebody looks at cancel */
+	for (uint64_t off = 0, run = 0; r == 0 && off < c.bitmap.size; off += run) {
+		uint64_t end = min_u64(c.bitmap.size, round_up(off + 1, step));
+		bool set = false;
 
-		r = bitmap_cursor_run(&c, off, c.bitmap.size - off, &set, &run, err);
-		if (r == 0 && set)
-			r = fn(ctx, off, run, err);
+		r = job_cancelled(job) ? err_set(err, ECANCELED, "cancelled")
+				       : bitmap_cursor_run(&c, off, end - off, &set, &run, err);
+		if (r == 0 && open && !set)
+			r = fn(ctx, from, off - from, err);
+		if (set && !open)
+			from = off;
+		open = set;
+		job_advance(job, r == 0 ? run : 0);
 	}
+	if (r == 0 && open)
+		r = fn(ctx, from, c.bitmap.size - from, err);
 	bitmap_cursor_close(&c);
 	return r;
 }
@@ -117,5 +132,5 @@ static int count_run(void *ctx, uint64_t off, uint64_t len, struct err *err)
 int bitmap_count(struct img *img, unsigned index, uint64_t *bytes, struct err *err)
 {
 	*bytes = 0;
-	return bitmap_each_run(img, index, count_run, bytes, err);
+	return bitmap_each_run(img, index, count_run, bytes, NULL, err);
 }

@@ -105,7 +105,7 @@ int convert_bitmaps_add(const struct convert_bitmaps *b, struct img *src, struct
 		r = bitmap_add(dst, m->name, m->granularity, m->enabled, err);
 		if (r < 0)
 			return err_ctx(err, r, "Failed to create bitmap %s", m->name);
-		r = bitmap_merge(dst, m->name, src, m->name, err);
+		r = bitmap_merge(dst, m->name, src, m->name, NULL, err);
 		if (r < 0) {
 			bitmap_remove(dst, m->name, NULL); /* it says less than it should */
 			return err_ctx(err, r, "Failed to populate bitmap %s", m->name);

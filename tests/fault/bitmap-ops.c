@@ -48,7 +48,7 @@ static int disable(struct img *img, struct err *err)
 }
 static int merge(struct img *img, struct err *err)
 {
-	return bitmap_merge(img, "b", img, "a", err);
+	return bitmap_merge(img, "b", img, "a", NULL, err);
 }
 static int merge_other(struct img *img, struct err *err)
 {
@@ -64,7 +64,7 @@ static int merge_other(struct img *img, struct err *err)
 		io_close(file);
 		return r;
 	}
-	r = bitmap_merge(img, "b", src, "a", err);
+	r = bitmap_merge(img, "b", src, "a", NULL, err);
 	io_close(&src->io);
 	return r;
 }

@@ -109,7 +109,7 @@ void model_bitmap_merge(struct model *m, unsigned i, unsigned from)
 	const struct model_bitmap *b = &m->bitmap[from];
 	struct err e = {0};
 
-	must(bitmap_merge(m->img, m->bitmap[i].name, m->img, b->name, &e), &e);
+	must(bitmap_merge(m->img, m->bitmap[i].name, m->img, b->name, NULL, &e), &e);
 	for (uint64_t g = 0; i != from && g < b->n; g++) {
 		uint64_t off = g << b->granularity_bits;
 		unsigned char has = atomic_load(&b->granule[g]);

@@ -171,7 +171,7 @@ static void stir_bitmaps(struct worker *w, bool *there)
 	} else if (rng_percent(&w->rng, 30)) {
 		must(bitmap_clear(m->img, "passing", &e), &e);
 	} else {
-		must(bitmap_merge(m->img, "passing", m->img, m->bitmap[i].name, &e), &e);
+		must(bitmap_merge(m->img, "passing", m->img, m->bitmap[i].name, NULL, &e), &e);
 	}
 }
 

@@ -222,6 +222,7 @@ static void merge_and_clear(void **state)
 {
 	struct io *file = new_disk("cluster_size=512");
 	struct img *img = open_rw(file);
+	struct job job = {0};
 	(void)state;
 
 	ok(bitmap_add(img, "fine", 512, true, &e), &e);
@@ -229,11 +230,11 @@ static void merge_and_clear(void **state)
 	for (uint64_t off = 0; off < SIZE; off += SIZE / 64)
 		ok(io_zero(&img->io, off + 512, 512, 0, &e), &e);
 	assert_int_equal(dirty(img, "fine"), 64 * 512);
-	ok(bitmap_merge(img, "coarse", img, "fine", &e), &e);
+	ok(bitmap_merge(img, "coarse", img, "fine", NULL, &e), &e);
 	assert_int_equal(dirty(img, "coarse"), SIZE);
 	ok(bitmap_clear(img, "fine", &e), &e);
 	assert_int_equal(dirty(img, "fine"), 0);
-	ok(bitmap_merge(img, "fine", img, "b", &e), &e);
+	ok(bitmap_merge(img, "fine", img, "b", &job, &e), &e);
 	assert_int_equal(dirty(img, "fine"), 64 * 4096);
 	ok(bitmap_clear(img, "b", &e), &e);
 	/* Its clusters are free only when the table on disk has forgotten them. */
@@ -244,7 +245,10 @@ static void merge_and_clear(void **state)
 	img = open_rw(file);
 	assert_int_equal(dirty(img, "b"), 0);
 	assert_int_equal(dirty(img, "fine"), 64 * 4096);
-	fails(bitmap_merge(img, "b", img, "none", &e), -ENOENT, &e, "'none' not found");
+	assert_int_equal(job.done, SIZE);
+	job.cancelled = true;
+	fails(bitmap_merge(img, "fine", img, "more", &job, &e), -ECANCELED, &e, "cancelled");
+	fails(bitmap_merge(img, "b", img, "none", NULL, &e), -ENOENT, &e, "'none' not found");
 	close_settled(img);
 	io_close(file);
 }
@@ -257,7 +261,7 @@ static void resize_keeps_what_stays(void **state)
 		struct img *img = open_rw(file);
 
 		ok(bitmap_add(img, "off", 512, false, &e), &e);
-		ok(bitmap_merge(img, "off", img, "b", &e), &e);
+		ok(bitmap_merge(img, "off", img, "b", NULL, &e), &e);
 		ok(io_pwrite(&img->io, "x", 1, 0, &e), &e);
 		ok(io_pwrite(&img->io, "x", 1, SIZE - 1, &e), &e);
 		ok(img_resize(img, 5 * SIZE + 512, PREALLOC_OFF, &e), &e);
