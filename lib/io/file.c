@@ -324,7 +324,7 @@ static int open_fd(const char *path, unsigned flags, struct err *err)
 			return r;
 	}
 	do
-		fd = open(path, oflags, 0644);
+		fd = open(path, oflags, flags & FILE_PRIVATE ? 0600 : 0644);
 	while (fd < 0 && errno == EINTR);
 	return fd >= 0 ? fd : open_error(path, errno, flags, err);
 }

@@ -28,6 +28,7 @@ enum {
 	FILE_SHARE_WRITE = 1 << 8, /* reader beside whom others may write */
 	FILE_KEEP_SPACE = 1 << 9,  /* never free space: discard does nothing */
 	FILE_DATA = 1 << 10,       /* an image's external data file: others may write, not resize */
+	FILE_PRIVATE = 1 << 11,    /* with FILE_CREATE: for its owner only (mode 0600) */
 };
 
 /*

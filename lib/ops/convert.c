@@ -387,16 +387,12 @@ static int open_spool(struct target **target, struct err *err)
 	const char *dir = getenv("TMPDIR");
 	CLEANUP_FREE char *path = NULL;
 	uint64_t id;
-	int r;
 
 	if (getrandom(&id, sizeof(id), 0) != sizeof(id))
 		return err_sys(err, errno, "Could not make a name for a temporary file");
 	if (asprintf(&path, "%s/imgkit-%016" PRIx64, dir && *dir ? dir : "/var/tmp", id) < 0)
 		return err_nomem(err, 0, "a file name");
-	r = target_open(path, TARGET_UNSAFE, NULL, target, err);
-	if (r == 0 && fchmod(file_fd(target_io(*target)), 0600) < 0)
-		r = err_sys(err, errno, "Could not protect '%s'", path);
-	return r;
+	return target_open(path, TARGET_UNSAFE | TARGET_PRIVATE, NULL, target, err);
 }
 
 static int by_spool(struct conversion *c, struct err *err)

@@ -105,8 +105,17 @@ static int temp_name(const char *path, char **out, struct err *err)
 
 /* ---- making the file ---- */
 
+/*
+ * With which permissions a file is made. What replaces another one has those of it in the end, which
+ * may be few: who opened it before could read later what is written.
+ */
+static mode_t first_mode(const struct target *t, unsigned flags)
+{
+	return t->old || (flags & TARGET_PRIVATE) ? 0600 : 0644;
+}
+
 /* A new file with a temporary name, or -errno. */
-static int make_named(struct target *t, unsigned oflags, struct err *err)
+static int make_named(struct target *t, unsigned oflags, mode_t mode, struct err *err)
 {
 	int fd;
 
@@ -118,7 +127,7 @@ static int make_named(struct target *t, unsigned oflags, struct err *err)
 			t->temp = NULL;
 			return r;
 		}
-		fd = open(t->temp, oflags | O_CREAT | O_EXCL, 0644);
+		fd = open(t->temp, oflags | O_CREAT | O_EXCL, mode);
 		if (fd < 0)
 			fd = -errno;
 	} while (fd == -EEXIST);
@@ -131,6 +140,7 @@ static int make_named(struct target *t, unsigned oflags, struct err *err)
 static int make_file(struct target *t, const char *path, unsigned flags, struct err *err)
 {
 	unsigned oflags = O_RDWR | O_CLOEXEC | (flags & TARGET_DIRECT ? O_DIRECT : 0);
+	mode_t mode = first_mode(t, flags);
 	CLEANUP_FREE char *dir = NULL;
 	int fd = -1;
 
@@ -142,10 +152,10 @@ static int make_file(struct target *t, const char *path, unsigned flags, struct 
 		return err_nomem(err, strlen(t->path), "a file name");
 	/* A name is given to it by way of /proc. */
 	if (access("/proc/self/fd", X_OK) == 0)
-		fd = open(dir, oflags | O_TMPFILE, 0644);
+		fd = open(dir, oflags | O_TMPFILE, mode);
 	t->unnamed = fd >= 0;
 	if (fd < 0)
-		fd = make_named(t, oflags, err);
+		fd = make_named(t, oflags, mode, err);
 	return fd < 0 ? err_sys(err, -fd, "Could not create '%s'", path) : fd;
 }
 
@@ -235,6 +245,7 @@ static int open_partial(struct target *t, const char *path, unsigned flags, stru
 		return r;
 	is_there = access(t->temp, F_OK) == 0;
 	ff |= (is_there ? 0U : FILE_CREATE) | (flags & TARGET_DIRECT ? FILE_DIRECT : 0U);
+	ff |= first_mode(t, flags) == 0600 ? FILE_PRIVATE : 0U;
 	r = file_open(t->temp, ff, &t->io, err);
 	if (r < 0)
 		return r;

@@ -5,8 +5,9 @@
  * A regular file appears under its name when it is whole: until target_commit it has no name at
  * all (O_TMPFILE), or a temporary one next to it where the file system lacks that, and when nobody
  * commits, or the process dies, nothing is left (at worst the temporary name). A block device, and
- * with TARGET_IN_PLACE any file, is written directly; so is an NBD export. With TARGET_PARTIAL what was not committed is
- * left, to be opened again in the same way.
+ * with TARGET_IN_PLACE any file, is written directly; so is an NBD export. With TARGET_PARTIAL what
+ * was not committed is left, to be opened again in the same way. What replaces a file has the owner
+ * and the permissions of that one, and is at no moment open to more people.
  */
 #ifndef IMGKIT_OPS_TARGET_H
 #define IMGKIT_OPS_TARGET_H
@@ -23,7 +24,8 @@ enum {
 	TARGET_DURABLE = 1 << 4, /* the name of a new file is on disk too when it was committed */
 	TARGET_PARTIAL =
 		1 << 5, /* the file is PATH.partial until then; implies DURABLE, not UNSAFE */
-	TARGET_REMOTE = 1 << 6, /* the path is the name of an NBD export, which is there already */
+	TARGET_REMOTE = 1 << 6,  /* the path is the name of an NBD export, which is there already */
+	TARGET_PRIVATE = 1 << 7, /* a file that is new is for its owner only */
 };
 
 struct target;

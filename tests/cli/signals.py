@@ -58,8 +58,12 @@ class Gated:
         """Of all threads; and whether a signal waits for somebody to take it."""
         base, found, pending = f'/proc/{self.proc.pid}/task', set(), False
         for thread in os.listdir(base):
-            with open(f'{base}/{thread}/status', encoding='ascii') as f:
-                text = f.read()
+            try:
+                with open(f'{base}/{thread}/status', encoding='ascii') as f:
+                    text = f.read()
+            except (FileNotFoundError, ProcessLookupError): # it just ended
+                found.add('X')
+                continue
             found.add(re.search(r'^State:\s+(\w)', text, re.M)[1])
             pending |= int(re.search(r'^ShdPnd:\s+(\w+)', text, re.M)[1], 16) != 0
         return found, pending
@@ -75,6 +79,11 @@ class Gated:
             os.write(self.go, b'\1')
         os.close(self.go)
         return self.proc.communicate()
+
+    def kill(self):
+        self.proc.kill()
+        self.proc.wait()
+        self.end()
 
 
 def stopped(what, number):
@@ -116,8 +125,7 @@ def killed_in_bitmap():
         for at in (1, 2, 4):
             copy('bits.qcow2', 'x.qcow2')
             job = Gated(['bitmap', *argv], 'write', at)
-            job.send(signal.SIGKILL)
-            job.end()
+            job.kill()
             code = subprocess.run([IMG, 'check', '-q', 'x.qcow2'], stderr=subprocess.DEVNULL, check=False).returncode
             if job.proc.returncode != -signal.SIGKILL or code not in (0, 3):
                 print(f'bitmap {argv}, write {at}: exit code {job.proc.returncode}, check says {code}')

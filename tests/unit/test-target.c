@@ -26,6 +26,7 @@ static struct {
 	bool no_tmpfile;
 	int fdatasync_error, name_error; /* errno */
 	int fdatasyncs, fsync_error, fsyncs;
+	mode_t made; /* permissions with which the last file was made */
 } fake;
 
 int __real_open64(const char *path, int flags, mode_t mode);
@@ -49,6 +50,8 @@ int __wrap_open64(const char *path, int flags, mode_t mode)
 {
 	if (fake.no_tmpfile && (flags & O_TMPFILE) == O_TMPFILE)
 		return refuse(EOPNOTSUPP);
+	if ((flags & O_CREAT) || (flags & O_TMPFILE) == O_TMPFILE)
+		fake.made = mode;
 	return __real_open64(path, flags, mode);
 }
 
@@ -132,7 +135,8 @@ static struct target *begin(const char *path, unsigned flags)
 	struct err e = {0};
 
 	ok(target_open(path, flags, NULL, &t, &e), &e);
-	assert_string_equal(target_io(t)->name, path);
+	if (!(flags & TARGET_PARTIAL))
+		assert_string_equal(target_io(t)->name, path);
 	ok(io_pwrite(target_io(t), "new", 3, 0, &e), &e);
 	return t;
 }
@@ -202,6 +206,31 @@ static void unsafe_flushes_only_to_replace(void **state)
 	assert_int_equal(fake.fdatasyncs, 0);
 	complete(begin("a", TARGET_UNSAFE | TARGET_FORCE));
 	assert_int_equal(fake.fdatasyncs, 1);
+}
+
+/* Nobody may open it before it has the permissions that it will have. */
+static void is_never_wider_than_in_the_end(void **state)
+{
+	static const unsigned kinds[] = {0, TARGET_PARTIAL};
+
+	(void)state;
+	for (unsigned i = 0; i < 4; i++) {
+		unsigned flags = kinds[i % 2];
+		char name[] = "a0";
+
+		name[1] = (char)('0' + i);
+		fake.no_tmpfile = i / 2;
+		target_close(begin("new", flags | TARGET_PRIVATE));
+		assert_int_equal(fake.made, 0600);
+		unlink("new.partial");
+		complete(begin(name, flags));
+		assert_int_equal(fake.made, 0644);
+		put(name, "old", 0640);
+		complete(begin(name, flags | TARGET_FORCE));
+		assert_int_equal(fake.made, 0600);
+		assert_int_equal(mode_of(name), 0640);
+	}
+	assert_int_equal(entries(), 4);
 }
 
 static void makes_its_name_durable(void **state)
@@ -382,6 +411,7 @@ int main(void)
 		T(leaves_nothing),
 		T(keeps_what_is_there),
 		T(takes_an_empty_file),
+		T(is_never_wider_than_in_the_end),
 		T(makes_its_name_durable),
 		T(follows_links),
 		T(unsafe_flushes_only_to_replace),
