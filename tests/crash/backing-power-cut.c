@@ -103,16 +103,17 @@ static void some_backing(struct scene *s, struct backing *b, char letter)
 
 static void choose(struct scene *s, uint64_t seed)
 {
-	static const uint64_t clusters[] = {512, 1024, 4096, 65536};
-	bool old;
+	static const uint64_t clusters[] = {512, 1024, 4096, 16384, 65536};
+	bool old, extended;
 
 	*s = (struct scene){.rng = {seed * 7919}, .clones = seed % 2};
 	s->commit = rng_percent(&s->rng, 40);
 	s->cluster = clusters[rng_below(&s->rng, ARRAY_LEN(clusters))];
-	s->size = s->cluster * (s->cluster == 65536 ? 8 : 40) - 512 * rng_below(&s->rng, 2);
+	s->size = s->cluster * (s->cluster >= 16384 ? 8 : 40) - 512 * rng_below(&s->rng, 2);
 	old = rng_percent(&s->rng, 25);
-	snprintf(s->options, sizeof(s->options), "%scluster_size=%" PRIu64,
-		 old ? "compat=0.10," : "", s->cluster);
+	extended = !old && s->cluster == 16384; /* subclusters of a sector */
+	snprintf(s->options, sizeof(s->options), "%scluster_size=%" PRIu64 "%s",
+		 old ? "compat=0.10," : "", s->cluster, extended ? ",extended_l2=on" : "");
 	if (!s->commit) {
 		some_backing(s, &s->old, 'o');
 		some_backing(s, &s->new, 'n');
