@@ -16,7 +16,7 @@
 static struct err e;
 
 /* An io whose requests wait for each other: with fewer than `depth` in flight they never end. */
-struct gate {
+struct crowd {
 	struct io io; /* first */
 	pthread_barrier_t all;
 	pthread_mutex_t lock;
@@ -24,12 +24,12 @@ struct gate {
 	uint64_t last;
 };
 
-static struct gate *gate_of(struct io *io)
+static struct crowd *crowd_of(struct io *io)
 {
-	return (struct gate *)(void *)io;
+	return (struct crowd *)(void *)io;
 }
 
-static int gate_request(struct gate *g, uint64_t off)
+static int crowd_request(struct crowd *g, uint64_t off)
 {
 	pthread_mutex_lock(&g->lock);
 	g->reads++;
@@ -44,24 +44,24 @@ static int gate_request(struct gate *g, uint64_t off)
 	return 0;
 }
 
-static int gate_pread(struct io *io, void *buf, size_t len, uint64_t off, struct err *err)
+static int crowd_pread(struct io *io, void *buf, size_t len, uint64_t off, struct err *err)
 {
 	(void)err;
 	memset(buf, 0, len);
-	return gate_request(gate_of(io), off);
+	return crowd_request(crowd_of(io), off);
 }
 
-static int gate_pwrite(struct io *io, const void *buf, size_t len, uint64_t off, struct err *err)
+static int crowd_pwrite(struct io *io, const void *buf, size_t len, uint64_t off, struct err *err)
 {
 	(void)err;
 	(void)len;
 	assert_int_equal(*(const unsigned char *)buf, 0x5a);
-	return gate_request(gate_of(io), off);
+	return crowd_request(crowd_of(io), off);
 }
 
-static int gate_flush(struct io *io, struct err *err)
+static int crowd_flush(struct io *io, struct err *err)
 {
-	struct gate *g = gate_of(io);
+	struct crowd *g = crowd_of(io);
 
 	(void)err;
 	pthread_mutex_lock(&g->lock);
@@ -71,27 +71,27 @@ static int gate_flush(struct io *io, struct err *err)
 	return 0;
 }
 
-static void gate_close(struct io *io)
+static void crowd_close(struct io *io)
 {
-	pthread_barrier_destroy(&gate_of(io)->all);
-	pthread_mutex_destroy(&gate_of(io)->lock);
+	pthread_barrier_destroy(&crowd_of(io)->all);
+	pthread_mutex_destroy(&crowd_of(io)->lock);
 	free(io);
 }
 
-static const struct io_ops gate_ops = {
-	.name = "gate",
-	.pread = gate_pread,
-	.pwrite = gate_pwrite,
-	.flush = gate_flush,
-	.close = gate_close,
+static const struct io_ops crowd_ops = {
+	.name = "crowd",
+	.pread = crowd_pread,
+	.pwrite = crowd_pwrite,
+	.flush = crowd_flush,
+	.close = crowd_close,
 };
 
-static struct gate *gate_open(uint64_t size, unsigned depth)
+static struct crowd *crowd_open(uint64_t size, unsigned depth)
 {
-	struct gate *g = calloc(1, sizeof(*g));
+	struct crowd *g = calloc(1, sizeof(*g));
 
 	assert_non_null(g);
-	ok(io_init(&g->io, &gate_ops, "gate", &e), &e);
+	ok(io_init(&g->io, &crowd_ops, "crowd", &e), &e);
 	g->io.size = size;
 	assert_int_equal(pthread_barrier_init(&g->all, NULL, depth), 0);
 	assert_int_equal(pthread_mutex_init(&g->lock, NULL), 0);
@@ -101,7 +101,7 @@ static struct gate *gate_open(uint64_t size, unsigned depth)
 static void test_depth(void **state)
 {
 	const struct bench_args args = {.count = 96, .depth = 12, .size = 512, .step = 512};
-	struct gate *g = gate_open(64 * KiB, args.depth);
+	struct crowd *g = crowd_open(64 * KiB, args.depth);
 	struct bench_result res;
 	struct job job = {0};
 
@@ -120,7 +120,7 @@ static void test_places(void **state)
 {
 	const struct bench_args args = {
 		.count = 10, .depth = 1, .size = 1024, .offset = 512, .step = 3000};
-	struct gate *g = gate_open(10 * KiB, 1);
+	struct crowd *g = crowd_open(10 * KiB, 1);
 	struct bench_result res;
 
 	(void)state;
@@ -140,7 +140,7 @@ static void test_flushes(void **state)
 					.pattern = 0x5a,
 					.flush_interval = 16,
 					.drain = true};
-	struct gate *g = gate_open(64 * KiB, 4);
+	struct crowd *g = crowd_open(64 * KiB, 4);
 	struct bench_result res;
 
 	(void)state;
