@@ -186,11 +186,12 @@ static void listener_turn(struct server *s, struct source *l)
 	if (!make_way(s))
 		return;
 	r = accept_client(s, l->fd);
-	if (r < 0)
-		server_say(s, NULL, SERVER_WARNING, "no client can be accepted now: %s",
-			   strerror(-r));
 	pthread_mutex_lock(&s->lock);
 	s->n_coming--;
+	if (r < 0 && !s->poor)
+		server_say(s, NULL, SERVER_WARNING, "no client can be accepted now: %s",
+			   strerror(-r));
+	s->poor = r < 0;
 	if (r < 0) {
 		s->paused = true; /* until one leaves, or some time has passed */
 		server_look_at(s, now_ns() + RETRY_NS);

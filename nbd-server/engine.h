@@ -55,6 +55,7 @@ struct server {
 	unsigned n_connections;
 	unsigned n_coming; /* being accepted */
 	bool paused;       /* listeners are not armed */
+	bool poor;         /* the last client could not be accepted for lack of resources */
 	uint64_t stop_at;  /* ns: when patience with clients ends; 0: the server does not stop */
 	bool served;       /* a client got as far as requests */
 	bool ended;
