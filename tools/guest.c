@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 /* Places in guests, and appliances for commands; see guest.h. */
 #include "guest.h"
+#include "io/nbd.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -107,12 +108,23 @@ static const char *find_at(const char *text, size_t len)
 	return NULL;
 }
 
+/* Names of NBD exports have a ":/" of their own. */
+static const char *behind_scheme(const char *text)
+{
+	static const char old[] = "nbd:unix:";
+	const char *slashes = nbd_is_name(text) ? strstr(text, "://") : NULL;
+
+	if (slashes)
+		return slashes + 3;
+	return strncmp(text, old, sizeof(old) - 1) == 0 ? text + sizeof(old) - 1 : text;
+}
+
 /* The ':' that ends the image's name (and snapshot's), or NULL. */
 static const char *find_colon(const char *text)
 {
 	const char *last = NULL;
 
-	for (const char *p = strstr(text, ":/"); p; p = strstr(p + 1, ":/")) {
+	for (const char *p = strstr(behind_scheme(text), ":/"); p; p = strstr(p + 1, ":/")) {
 		size_t len = (size_t)(p - text);
 
 		if (is_there(text, len) || find_at(text, len))

@@ -210,8 +210,10 @@ static int open_disks(struct inside *in, struct err *err)
 
 	for (unsigned i = 0; i < c->n_disks && !r; i++) {
 		const struct cage_disk *d = &c->disks[i];
+		struct img_open_args args = d->args;
 
-		r = img_open(&d->args, &in->disks[i], err);
+		args.flags |= IMG_SEALED;
+		r = img_open(&args, &in->disks[i], err);
 		if (!r && !d->size)
 			in->shown[i] = &in->disks[i]->io;
 		else if (!r)

@@ -64,6 +64,7 @@ enum {
 	IMG_NO_DATA = 1 << 15,       /* open no external data file: info, check, map */
 	IMG_PEER_NAMES = 1 << 16,    /* a data file's name as the peer takes it: see external.c */
 	IMG_BORROWED = 1 << 17,      /* img_open_io: file and backing stay the caller's */
+	IMG_SEALED = 1 << 18,        /* the process can make no connections later: NBD exports */
 };
 
 struct img_open_args {

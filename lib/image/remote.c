@@ -37,7 +37,8 @@ static int connect_to(struct nbd_where *where, unsigned flags, const struct img_
 	const struct nbd_args how = {
 		.flags = (flags & IMG_RDWR ? NBD_WRITE : 0U) |
 			 (flags & IMG_UNSAFE ? NBD_UNSAFE : 0U) |
-			 (flags & IMG_NO_DISCARD ? NBD_KEEP_SPACE : 0U),
+			 (flags & IMG_NO_DISCARD ? NBD_KEEP_SPACE : 0U) |
+			 (args && (args->flags & IMG_SEALED) ? NBD_SEALED : 0U),
 		.job = args ? args->job : NULL,
 		.contexts = args ? args->contexts : NULL,
 		.n_contexts = args ? args->n_contexts : 0,

@@ -279,14 +279,21 @@ static int adopt_facts(struct nbd_io *n, struct err *err)
 	n->io.caps = write ? 0 : IO_RDONLY;
 	n->io.caps |= f->fast_zero ? IO_FASTZERO : 0;
 	n->io.caps |= n->has[0] ? IO_SPARSE : 0;
-	n->max_conns = f->multi ? (unsigned)min_u64(NBD_MAX_CONNS, work_cpus()) : 1;
+	n->max_conns = f->multi && !(n->flags & NBD_SEALED)
+			       ? (unsigned)min_u64(NBD_MAX_CONNS, work_cpus())
+			       : 1;
 	return 0;
 }
 
 static int open_export(struct nbd_io *n, const struct nbd_args *args, struct err *err)
 {
-	int r = nbd_load(&n->lib, err);
+	int r;
 
+	if (n->where.tls && (n->flags & NBD_SEALED))
+		return err_set(err, ENOTSUP,
+			       "%s: guests are not looked into over connections with TLS",
+			       n->io.name);
+	r = nbd_load(&n->lib, err);
 	if (r == 0)
 		r = set_contexts(n, args, err);
 	if (r == 0)

@@ -49,6 +49,7 @@ enum {
 	NBD_WRITE = 1 << 0,      /* read and write; -EROFS: the server does not let us */
 	NBD_UNSAFE = 1 << 1,     /* flush does nothing (cache mode "unsafe") */
 	NBD_KEEP_SPACE = 1 << 2, /* never free space: discard does nothing */
+	NBD_SEALED = 1 << 3,     /* one connection, for which send and recv are enough: no TLS */
 };
 
 struct nbd_args {

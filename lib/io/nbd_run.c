@@ -307,7 +307,7 @@ static int failed(struct nbd_io *n, const struct nbd_conn *c, const struct nbd_b
 	char what[128];
 
 	if (job_cancelled(n->job))
-		return err_set(err, ECANCELED, "cancelled");
+		return err_set(err, ECANCELED, "%s: cancelled", n->io.name);
 	if (hint && !c->why[0] && (b->error == ENOTSUP || b->error == EINVAL))
 		return -ENOTSUP;
 	if (b->req->kind == NBD_FLUSH)
@@ -334,6 +334,8 @@ int nbd_run(struct nbd_io *n, const struct nbd_request *req, struct err *err)
 		send_some(n, c, &b, &done);
 		wait_for(n, c, &b);
 	} while (!b.error && done < req->len);
+	if (b.error && !c->why[0] && nbd_conn_is_over(n, c))
+		nbd_conn_lose(n, c, ENOTCONN, "the server closed it");
 	if (b.error)
 		r = failed(n, c, &b, err);
 	pthread_mutex_unlock(&c->lock);

@@ -109,6 +109,8 @@ static int parse_authority(struct nbd_where *w, const char *text, size_t n, bool
 		return r;
 	if (local)
 		return err_set(err, EINVAL, "a server's name beside a Unix socket");
+	if (host < end && *host == '[' && !close)
+		return err_set(err, EINVAL, "a ']' is missing");
 	host += close ? 1 : 0;
 	if (stop <= host)
 		return err_set(err, EINVAL, "the server's name is missing");

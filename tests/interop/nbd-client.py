@@ -7,7 +7,7 @@ import sys
 
 sys.path.insert(0, os.path.join(os.environ['TOP'], 'tests', 'lib'))
 # pylint: disable=wrong-import-position
-from interop import KiB, MiB, Mistake, Model, img, peer, qemu_io, run_rows, same_files, same_output
+from interop import KiB, MiB, Mistake, Model, find, img, peer, run, run_rows, same_files, same_output
 from nbd import nbdkit, need, qemu_nbd
 
 SIZE = 12 * MiB
@@ -156,11 +156,29 @@ def small_accesses(_row, _rng):
     same_files('disk.raw', 'served.raw')
 
 
+def guest(_row, _rng):
+    """What is inside a disk is looked at, and changed, over a connection that was made before the process
+    that has it was sealed."""
+    Model('served.raw', SIZE)
+    run(find('mke2fs'), '-q', '-F', 'served.raw')
+    Model('file', 70000).write(0, b'over the wire')
+    with qemu_nbd('served.raw', 'raw') as server:
+        img('cp', 'file', f'{server.uri}:/dir')
+        img('cp', f'{server.uri}:/dir', 'back')
+        same_files('file', 'back')
+        if b'ext' not in img('filesystems', server.uri).out:
+            raise Mistake('no file system is found')
+        secret = img('ls', f"{server.uri.replace('nbd+', 'nbds+')}:/", code=1)
+        if b'TLS' not in secret.err:
+            raise Mistake(f'TLS is not refused\n{secret.shown()}')
+    run(find('e2fsck'), '-fn', 'served.raw')
+
+
 CHECKS = {'reading': reading, 'image inside': image_inside, 'refusals': refusals,
-          'small accesses': small_accesses}
+          'small accesses': small_accesses, 'guest': guest}
 
 need('qemu-nbd', 'nbdkit')
 run_rows([{'check': 'reading', 'server': s} for s in SERVERS] +
          [{'check': 'image inside', 'server': s} for s in SERVERS_INSIDE] +
-         [{'check': 'refusals'}, {'check': 'small accesses'}],
+         [{'check': 'refusals'}, {'check': 'small accesses'}, {'check': 'guest'}],
          lambda row, rng: CHECKS[row['check']](row, rng))
