@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""A thousand NBD connections at a time: idle ones, and ones that ask for a megabyte each and read
-nothing. Others are served meanwhile, memory and threads stay few, all get their replies in the end."""
+# timeout: 300
+"""A thousand NBD connections at a time: idle ones, ones that stop in an option, and ones that ask for a
+megabyte each and read nothing. Others are served meanwhile, memory and threads stay few, all get their replies in the end."""
 import os
 import resource
 import sys
@@ -8,7 +9,7 @@ import sys
 sys.path.insert(0, os.path.join(os.environ['TOP'], 'tests', 'lib'))
 # pylint: disable=wrong-import-position
 from hostile import run_cases
-from nbd_client import READ
+from nbd_client import INFO, READ, option_bytes
 from nbd_server import KiB, MiB, MODES, RELEASE, Server, pattern, raw_disk, require
 from nbd_streams import Witness
 
@@ -42,6 +43,20 @@ def idle():
         for t in crowd:
             require(t.read(8, 8) == pattern(8, 8), 'wrong bytes')
             t.disconnect()
+        witness.end()
+
+
+def half_an_option():
+    """The largest one that is taken, but for a byte."""
+    with Server('-f', 'raw', PATH) as server:
+        witness = Witness(server)
+        crowd = [server.handshake() for _ in range(COUNT)]
+        for h in crowd:
+            h.wire.send(option_bytes(INFO, bytes(SIZE))[:-1])
+        witness.look_closely()
+        limited(server, 96 * MiB)
+        for h in crowd:
+            h.close()
         witness.end()
 
 
@@ -81,4 +96,4 @@ def large_and_unread():
 
 raise_file_limit()
 PATH = raw_disk('x.raw', 32 * MiB, (0, 2 * MiB))
-run_cases([idle, unread, large_and_unread])
+run_cases([idle, half_an_option, unread, large_and_unread])

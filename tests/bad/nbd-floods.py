@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
+# timeout: 300
 """NBD clients that send more than anybody asked for, or next to nothing, and read no replies: the server
 stops taking from them or ends them; others are served, memory stays bounded."""
 import os

@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
+# timeout: 300
 """Thousands of sessions of NBD clients that went wrong somewhere: whatever they send, the server goes
 on, another client is served meanwhile, memory stays bounded, no descriptor is lost, and the image is
 whole afterwards. A raw disk, or qcow2 with the sanitizers. The same sequence in every run; SOAK_SECONDS

@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
+# timeout: 300
 """Sessions of NBD clients in two pieces, cut at every byte: the answer is that of one piece. And ended at
 every byte, in the ways that a connection can end: nobody else notices, no descriptor is lost."""
 import os

@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
+# timeout: 300
 """The NBD server and the clients that people use: nbdinfo, nbdcopy, libnbd, qemu-img, qemu-io, nbd-client."""
 import json
 import os

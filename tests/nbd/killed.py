@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
+# timeout: 300
 """The NBD server is killed under load: what was written before a FLUSH that was acknowledged, or with FUA,
 is in the image, whatever else is or is not; and the image is whole in our eyes and the peer's."""
 import os

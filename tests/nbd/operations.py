@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
+# timeout: 300
 """Random requests of several clients at once on images of several kinds, against a model: what is read is
 what was written, statuses are true, and afterwards the peer finds the same bytes and an image without a
 fault. The same sequence in every run; SOAK_SECONDS repeats it with other seeds, SEED chooses one."""

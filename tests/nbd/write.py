@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
+# timeout: 300
 """WRITE, WRITE_ZEROES and TRIM of the NBD server, in each of the three forms of requests and replies:
 what is written is there, nothing else changes, errors are the specification's, and the payload of a
 request that fails is consumed."""
