@@ -10,25 +10,10 @@
 #include <linux/fs.h>
 #include <linux/kvm.h>
 #include <signal.h>
-#include <sys/mman.h>
 #include <sys/ptrace.h>
-#include <sys/syscall.h>
 
 #include "base/bytes.h"
-#include "base/sandbox.h"
-
-#define ANY(name)                             \
-	{                                     \
-		SYS_##name, SANDBOX_ANY, 0, 0 \
-	}
-#define ONLY(name, arg, value)                     \
-	{                                          \
-		SYS_##name, arg, UINT32_MAX, value \
-	}
-#define NOT_EXEC(name)                      \
-	{                                   \
-		SYS_##name, 2, PROT_EXEC, 0 \
-	}
+#include "base/sandbox_list.h"
 
 /* clang-format off */
 static const struct sandbox_call allowed[] = {

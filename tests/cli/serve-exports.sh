@@ -38,6 +38,9 @@ echo "--- bitmaps"
 list -B dirty -r b.qcow2
 echo "--- descriptions of images"
 list --image-opts driver=raw,offset=1M,size=2M,file.filename=a.raw
+echo "--- no disk of another server"
+# shellcheck disable=SC2016
+img serve -r -f raw --run 'img serve -r --run "echo not run" "$uri" 2>&1 | sed "s/socket=[^:]*/socket=PATH/"' a.raw
 echo "--- locks: readers share, writers do not"
 # shellcheck disable=SC2016
 img serve -r -f raw --run 'img serve -r -f raw --run "nbdinfo --size \$uri" a.raw

@@ -14,27 +14,13 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
 #include "base/bytes.h"
-#include "base/sandbox.h"
+#include "base/sandbox_list.h"
 #include "helpers/serve/parts.h"
-
-#define ANY(name)                             \
-	{                                     \
-		SYS_##name, SANDBOX_ANY, 0, 0 \
-	}
-#define ONLY(name, arg, value)                     \
-	{                                          \
-		SYS_##name, arg, UINT32_MAX, value \
-	}
-#define NOT_EXEC(name)                      \
-	{                                   \
-		SYS_##name, 2, PROT_EXEC, 0 \
-	}
 
 /* clang-format off */
 static const struct sandbox_call allowed[] = {

@@ -215,7 +215,8 @@ static void on_report(struct supervisor *v)
 		return;
 	close(v->report);
 	v->report = -1;
-	if (n == 1 && announce(v, &err) < 0)
+	/* Who was asked to stop before is not told that it serves. */
+	if (n == 1 && !v->asked && announce(v, &err) < 0)
 		give_up(v, &err);
 }
 
