@@ -44,7 +44,7 @@ for name, script in TABLES.items():
             if part.get('type') not in ('5', 'f'):
                 f.seek(part['start'] * 512)
                 f.write(b'%d' % number * 100)
-    for number in [*range(1, 16), 200, 201, 4294967295]:
+    for number in sorted({*range(1, 8), *numbers, 201, 4294967295}):
         part = numbers.get(number)
         if not part or part.get('type') in ('5', 'f'):
             refused(disk, number)
