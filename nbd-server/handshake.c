@@ -11,10 +11,13 @@
 
 #include <errno.h>
 #include <stdlib.h>
+#include <sys/socket.h>
 
 #include "base/bytes.h"
 #include "base/cleanup.h"
 #include "nbd-server/engine.h"
+
+#define GOODBYE_MAX (256u << 10) /* bytes that are read of a client that is to go */
 
 /* ---- data of options ---- */
 
@@ -227,6 +230,36 @@ static int receive(struct connection *c, struct handshake *h)
 	return 1;
 }
 
+/*
+ * TLS failed, and the client was told why. But it may be sending still, and closing a socket with
+ * that unread resets the connection: the client's sending would fail before it hears the reason,
+ * after which QEMU's monitor was seen to wait for ever. So what it sends is read until it goes, too;
+ * the time limit of the handshake still holds.
+ */
+static int say_goodbye(struct connection *c, struct handshake *h, const char *why)
+{
+	int r = drop(c, why);
+
+	if (shutdown(c->channel->out, SHUT_WR) < 0)
+		return r; /* no socket, or it has gone */
+	expect(h, HANDSHAKE_GOODBYE, GOODBYE_MAX);
+	return 0;
+}
+
+static int wait_for_end(struct connection *c, struct handshake *h)
+{
+	unsigned char unread[4096];
+	ssize_t n = 1;
+
+	while (n > 0 && h->have < h->length) {
+		n = recv(c->channel->in, unread, sizeof(unread), MSG_DONTWAIT);
+		if (n < 0 && (errno == EAGAIN || errno == EINTR))
+			return -EAGAIN;
+		h->have += n > 0 ? (uint32_t)n : 0;
+	}
+	return -ECONNRESET;
+}
+
 static int start_tls(struct connection *c, struct handshake *h)
 {
 	struct err err = {0};
@@ -250,7 +283,7 @@ static int finish_tls(struct connection *c, struct handshake *h)
 	if (r == -EAGAIN)
 		return r;
 	if (r < 0)
-		return drop(c, err.msg);
+		return say_goodbye(c, h, err.msg);
 	h->mode = MODE_SIMPLE;
 	h->context_export = NULL;
 	h->contexts = 0;
@@ -264,6 +297,8 @@ static int step(struct connection *c, struct handshake *h)
 
 	if (h->state == HANDSHAKE_TLS)
 		return finish_tls(c, h);
+	if (h->state == HANDSHAKE_GOODBYE)
+		return wait_for_end(c, h);
 	r = receive(c, h);
 	if (r < 0)
 		return r;

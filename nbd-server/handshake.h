@@ -10,10 +10,11 @@
 #include "nbd-server/connection.h"
 
 enum handshake_state {
-	HANDSHAKE_FLAGS,  /* the client's flags are awaited */
-	HANDSHAKE_OPTION, /* the header of an option */
-	HANDSHAKE_DATA,   /* its data */
-	HANDSHAKE_TLS,    /* TLS has its own handshake */
+	HANDSHAKE_FLAGS,   /* the client's flags are awaited */
+	HANDSHAKE_OPTION,  /* the header of an option */
+	HANDSHAKE_DATA,    /* its data */
+	HANDSHAKE_TLS,     /* TLS has its own handshake */
+	HANDSHAKE_GOODBYE, /* it failed: the client's end is awaited */
 };
 
 /* What follows when all replies have gone. */
