@@ -13,6 +13,7 @@ from certificates import Authority, psk
 from hostile import run_cases
 from interop import MiB, Mistake, peer, run
 from live import Export, Place
+from qmp import Qemu, Refused
 
 
 def listed(options):
@@ -79,6 +80,25 @@ def certificates():
     served(place, try_it)
 
 
+def refused_while_it_runs():
+    """A QEMU that runs is told that its certificate is not wanted, and goes on: also when the server
+    knows before the client has sent all of its handshake. Several times, as it was a race."""
+    place = Place(tls='x509')
+    Authority('other').client('stranger')
+    shutil.copy(place.authority.certificate, 'stranger/ca-cert.pem')
+    run('qemu-img', 'create', '-q', '-f', 'raw', 'disk', MiB)
+    with Export(place, 'disk', 'raw'), Qemu('-S') as qemu:
+        qemu.cmd('object-add', **{**place.client_object(), 'dir': os.path.abspath('stranger'),
+                                  'sanity-check': False})
+        for _ in range(8):
+            try:
+                qemu.cmd('blockdev-add', **place.blockdev('node'))
+            except Refused:
+                continue
+            raise Mistake('a stranger comes in')
+        qemu.quit()
+
+
 def shared_keys():
     place = Place(tls='psk')
     with open(f'{place.keys}/keys.psk', encoding='ascii') as f:
@@ -113,4 +133,4 @@ def server_without():
     served(place, try_it)
 
 
-run_cases([certificates, shared_keys, server_without])
+run_cases([certificates, refused_while_it_runs, shared_keys, server_without])
