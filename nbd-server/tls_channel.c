@@ -326,6 +326,7 @@ static int refused(struct tls_channel *tc, struct err *err)
 	struct err why = {0};
 
 	flush(tc, false); /* the alert; if it does not go out, it is lost */
+	tc->channel.waiting = POLLIN;
 	tls_error(&why, EPROTO, "TLS");
 	if (tc->broken || tc->eof) {
 		tc->broken = tc->broken ? tc->broken : -ECONNRESET;
