@@ -41,10 +41,11 @@ static uint64_t step_size(const struct request *r, uint64_t step)
 static int do_write(struct request *r, struct err *err)
 {
 	struct nbd_export *e = r->conn->export;
-	uint64_t begun = r->length <= COST_MAX ? now_ns() : 0; /* it is slow already */
+	struct stopwatch begun =
+		r->length <= COST_MAX ? cost_begin_always() : (struct stopwatch){0};
 	int code = io_pwrite(e->io, r->data, r->length, r->offset, err);
 
-	cost_end(&e->cost, begun);
+	cost_end(&e->cost, &begun);
 	r->done = r->length;
 	return code;
 }
@@ -137,14 +138,14 @@ void execute(struct worker *w, struct request *r)
 		return;
 	}
 	if (execute_wants_flush(r)) {
-		uint64_t begun = now_ns();
+		struct stopwatch begun = cost_begin_always();
 
 		if (cost_slow(atomic_load_explicit(&f->cost, memory_order_relaxed))) {
 			work_add(w, r);
 			return;
 		}
 		code = io_flush(c->export->io, &w->err);
-		cost_end(&f->cost, begun);
+		cost_end(&f->cost, &begun);
 		if (code < 0)
 			execute_failed(w, r, code);
 	}

@@ -14,6 +14,8 @@
  */
 #include "nbd-server/work.h"
 
+#include <sys/resource.h>
+
 #include "base/bytes.h"
 #include "nbd-server/engine.h"
 #include "nbd-server/execute.h"
@@ -22,28 +24,55 @@
 
 #define SLOW_NS 30000u
 /* Of fast storage one of so many requests is measured. */
-#define SAMPLE 8u
+#define SAMPLE 16u
 
 bool cost_slow(uint32_t cost)
 {
 	return cost > SLOW_NS;
 }
 
-uint64_t cost_begin(struct worker *w, const struct nbd_export *e)
+static void count_switches(struct stopwatch *t)
+{
+	struct rusage u;
+
+	getrusage(RUSAGE_THREAD, &u);
+	t->waits = u.ru_nvcsw;
+	t->pushed = u.ru_nivcsw;
+}
+
+struct stopwatch cost_begin_always(void)
+{
+	struct stopwatch t = {.at = now_ns()};
+
+	count_switches(&t);
+	return t;
+}
+
+struct stopwatch cost_begin(struct worker *w, const struct nbd_export *e)
 {
 	uint32_t cost = atomic_load_explicit(&e->cost, memory_order_relaxed);
 
-	return cost_slow(cost) || ++w->n_samples % SAMPLE == 0 ? now_ns() : 0;
+	if (!cost_slow(cost) && ++w->n_samples % SAMPLE)
+		return (struct stopwatch){0};
+	return cost_begin_always();
 }
 
-/* A thread that had to wait for a CPU must not make storage look slow: one outlier counts little. */
-void cost_end(_Atomic uint32_t *cost, uint64_t begun)
+/*
+ * A thread that had to give its CPU to others must not make storage look slow, least of all because
+ * its like are many: if it did not wait for anything, but lost its CPU, the time says nothing. One
+ * that takes very long counts little.
+ */
+void cost_end(_Atomic uint32_t *cost, const struct stopwatch *begun)
 {
+	struct stopwatch end = {.at = begun->at ? now_ns() : 0};
 	uint32_t old, ns;
 
-	if (!begun)
+	if (!begun->at)
 		return;
-	ns = (uint32_t)min_u64(now_ns() - begun, 4 * SLOW_NS);
+	count_switches(&end);
+	if (end.waits == begun->waits && end.pushed != begun->pushed)
+		return;
+	ns = (uint32_t)min_u64(end.at - begun->at, 4 * SLOW_NS);
 	old = atomic_load_explicit(cost, memory_order_relaxed);
 	/* Two that average at once lose one sample, which does not matter. */
 	atomic_store_explicit(cost, old - old / 8 + ns / 8, memory_order_relaxed);
@@ -91,11 +120,11 @@ static void answer(struct worker *w, struct request *r)
 static void flush_all(struct worker *w, struct flusher *f, struct request *list)
 {
 	struct io *io = list->conn->export->io;
-	uint64_t begun = now_ns();
+	struct stopwatch begun = cost_begin_always();
 	struct request *r;
 	int code = io_flush(io, &w->err);
 
-	cost_end(&f->cost, begun);
+	cost_end(&f->cost, &begun);
 	while ((r = list)) {
 		list = r->next;
 		if (code < 0)

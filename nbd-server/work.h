@@ -27,9 +27,15 @@ void work_turn(struct worker *w);
 
 /* Averages of how long things take, to tell fast storage from slow. */
 bool cost_slow(uint32_t cost);
-/* When a request to e began; 0: this one is not measured. */
-uint64_t cost_begin(struct worker *w, const struct nbd_export *e);
+/* A measurement that has begun; at 0: this one is not measured. */
+struct stopwatch {
+	uint64_t at;        /* ns */
+	long waits, pushed; /* times that the thread gave up its CPU, or lost it */
+};
+/* Of a request to e: measures some of them, or all where e is slow. */
+struct stopwatch cost_begin(struct worker *w, const struct nbd_export *e);
+struct stopwatch cost_begin_always(void);
 #define COST_MAX 65536u /* bytes of a request that is measured */
-void cost_end(_Atomic uint32_t *cost, uint64_t begun);
+void cost_end(_Atomic uint32_t *cost, const struct stopwatch *begun);
 
 #endif

@@ -15,6 +15,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -31,6 +32,8 @@ static const struct sandbox_call allowed[] = {
 	ANY(read), ANY(readv), ANY(write), ANY(writev), ANY(close),
 	/* waiting for them, for the order to stop, for time limits */
 	ANY(epoll_ctl), ANY(epoll_wait), ANY(epoll_pwait), ANY(poll), ANY(timerfd_settime),
+	/* whether a thread had to wait for storage, or for a CPU */
+	ONLY(getrusage, 0, RUSAGE_THREAD),
 	/* disks: files and block devices that are open */
 	ANY(pread64), ANY(pwrite64), ANY(fdatasync), ANY(fallocate), ANY(ftruncate), ANY(lseek),
 	ANY(fstat), ANY(fstatfs),
