@@ -15,8 +15,8 @@
 #include "base/cleanup.h"
 #include "io/nbd_impl.h"
 
-#define ASK      (1 * GiB)    /* bytes that the server is asked for at once */
-#define MAX_RUNS (256 * 1024) /* of an answer, that are kept: 4 KiB each in that range */
+#define ASK      (1 * GiB)            /* bytes that the server is asked for at once */
+#define MAX_RUNS ((size_t)256 * 1024) /* of an answer, that are kept: 4 KiB each in that range */
 
 /* ---- one question ---- */
 
@@ -186,6 +186,21 @@ static int ask_allocation(struct nbd_io *n, uint64_t off, struct answer *a, uint
 	return ask(n, off, min_u64(n->facts.size - off, ASK), a, err);
 }
 
+/* From an answer for [start, …), as look_up. False: it ends before off. */
+static bool find_run(struct nbd_io *n, const struct answer *a, uint64_t start, uint64_t len,
+		     struct extent *ext)
+{
+	for (size_t i = 0; i < a->n; i++) {
+		start += a->v[i].len;
+		if (start > ext->off) {
+			ext->len = min_u64(len, start - ext->off);
+			to_extent(n, a->v[i].flags, ext);
+			return true;
+		}
+	}
+	return false;
+}
+
 int nbd_io_map(struct io *io, uint64_t off, uint64_t len, struct extent *ext, struct err *err)
 {
 	struct nbd_io *n = nbd_of(io);
@@ -204,11 +219,11 @@ int nbd_io_map(struct io *io, uint64_t off, uint64_t len, struct extent *ext, st
 	r = ask_allocation(n, start, &a, &changes, err);
 	if (r == 0) {
 		LOCK_SCOPE(&s->lock);
-		bool kept = s->changes == changes;
 
-		ext->len = min_u64(len, start + a.v[0].len - off);
-		to_extent(n, a.v[0].flags, ext);
-		if (kept) {
+		if (!find_run(n, &a, start, len, ext))
+			r = err_set(err, EPROTO, "%s: the server says nothing of offset %" PRIu64,
+				    io->name, off);
+		if (r == 0 && s->changes == changes) {
 			free(s->v);
 			s->v = take(a.v);
 			s->n = a.n;

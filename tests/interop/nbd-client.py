@@ -178,6 +178,8 @@ CHECKS = {'reading': reading, 'image inside': image_inside, 'refusals': refusals
           'small accesses': small_accesses, 'guest': guest}
 
 need('qemu-nbd', 'nbdkit')
+if b'libnbd' in run('ldd', os.environ['IMG']).out:
+    sys.exit('img is linked with libnbd: it starts slowly')
 run_rows([{'check': 'reading', 'server': s} for s in SERVERS] +
          [{'check': 'image inside', 'server': s} for s in SERVERS_INSIDE] +
          [{'check': 'refusals'}, {'check': 'small accesses'}, {'check': 'guest'}],
