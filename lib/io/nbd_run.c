@@ -283,8 +283,10 @@ static void send_some(struct nbd_io *n, struct nbd_conn *c, struct nbd_batch *b,
 			b->pending--;
 			b->error = n->lib.get_errno() ? n->lib.get_errno() : EIO;
 			b->wrong = *p;
-			if (nbd_conn_is_over(n, c))
+			if (nbd_conn_is_over(n, c)) {
 				nbd_conn_failed(n, c);
+				b->error = ENOTCONN;
+			}
 			break;
 		}
 		*done += p->len;
@@ -315,7 +317,8 @@ static int failed(struct nbd_io *n, const struct nbd_conn *c, const struct nbd_b
 	else
 		snprintf(what, sizeof(what), "cannot %s %" PRIu64 " bytes at offset %" PRIu64, verb,
 			 b->wrong.len, b->wrong.off);
-	if (c->why[0])
+	/* What the server said before it went is what was wrong. */
+	if (c->why[0] && b->error == ENOTCONN)
 		return err_set(err, b->error, "%s: %s: the connection is lost: %s", n->io.name,
 			       what, c->why);
 	return err_sys(err, b->error, "%s: %s", n->io.name, what);
@@ -334,7 +337,7 @@ int nbd_run(struct nbd_io *n, const struct nbd_request *req, struct err *err)
 		send_some(n, c, &b, &done);
 		wait_for(n, c, &b);
 	} while (!b.error && done < req->len);
-	if (b.error && !c->why[0] && nbd_conn_is_over(n, c))
+	if (b.error == ENOTCONN && !c->why[0] && nbd_conn_is_over(n, c))
 		nbd_conn_lose(n, c, ENOTCONN, "the server closed it");
 	if (b.error)
 		r = failed(n, c, &b, err);
