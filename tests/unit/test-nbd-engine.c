@@ -400,7 +400,11 @@ static void a_write_is_done_though_the_client_leaves(void **state)
 			client_ends(&c);
 		}
 	}
-	talk_stop(&t);
+	server_stop(t.server);
+	pthread_join(t.thread, NULL);
+	check_disk(&t, 0, 4096, 100000);
+	check_disk(&t, 0, 4096 + MiB, 100000);
+	talk_close(&t);
 }
 
 /* ---- flushes, long requests ---- */
