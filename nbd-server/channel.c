@@ -145,6 +145,14 @@ int channel_socket(int fd, struct channel **out, struct err *err)
 	return 0;
 }
 
+void channel_widen(struct channel *ch)
+{
+	int bytes = 256 << 10; /* the kernel doubles it, for its own needs */
+
+	if (ch->ops == &unix_ops)
+		setsockopt(ch->out, SOL_SOCKET, SO_SNDBUF, &bytes, sizeof(bytes));
+}
+
 /* ---- pipes ---- */
 
 static ssize_t pipe_recv(struct channel *ch, void *buf, size_t len)

@@ -54,6 +54,11 @@ static inline int channel_flush(struct channel *c)
 
 /* A connected socket, made non-blocking; owned on success. */
 int channel_socket(int fd, struct channel **out, struct err *err);
+/*
+ * Lets the kernel keep a whole reply of 256 KiB for a client that reads slowly, so that it need not be
+ * made in two parts. For Unix sockets; TCP has its own way to find a size.
+ */
+void channel_widen(struct channel *ch);
 /* Standard input and output of an inetd-like service, also when they are pipes. */
 int channel_pipes(int in, int out_fd, struct channel **out, struct err *err);
 

@@ -147,6 +147,8 @@ int connection_start(struct server *s, struct channel *channel, struct err *err)
 		server_left(s, c);
 		return err_nomem(err, sizeof(struct handshake), "a connection");
 	}
+	if (!server_crowded(s))
+		channel_widen(channel);
 	pthread_mutex_lock(&c->lock);
 	c->channel = channel;
 	r = watch(c, EPOLL_CTL_ADD, channel->in, EPOLLIN | EPOLLOUT);

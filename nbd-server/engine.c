@@ -82,6 +82,15 @@ static void resume_listening(struct server *s)
 		watch(s, &s->listener[i], EPOLL_CTL_MOD, EPOLLIN | EPOLLONESHOT);
 }
 
+/* Connections whose replies the kernel may keep whole: see channel_widen. */
+#define WIDE_CONNECTIONS 32u
+
+bool server_crowded(struct server *s)
+{
+	LOCK_SCOPE(&s->lock);
+	return s->n_connections > WIDE_CONNECTIONS;
+}
+
 struct connection *server_join(struct server *s)
 {
 	LOCK_SCOPE(&s->lock);

@@ -73,6 +73,8 @@ void server_say(struct server *s, const struct connection *c, enum server_event 
 
 /* Of connection.c: the connection is no more. */
 void server_left(struct server *s, struct connection *c);
+/* So many clients that none gets more memory of the kernel than it is born with. */
+bool server_crowded(struct server *s);
 /* Memory for a connection, in the list; NULL: none, or no more connections are wanted. */
 struct connection *server_join(struct server *s);
 /* A client got through the handshake. */
