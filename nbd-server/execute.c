@@ -41,11 +41,10 @@ static uint64_t step_size(const struct request *r, uint64_t step)
 static int do_write(struct request *r, struct err *err)
 {
 	struct nbd_export *e = r->conn->export;
-	struct stopwatch begun =
-		r->length <= COST_MAX ? cost_begin_always() : (struct stopwatch){0};
+	struct stopwatch begun = cost_begin_always();
 	int code = io_pwrite(e->io, r->data, r->length, r->offset, err);
 
-	cost_end(&e->cost, &begun);
+	cost_end(&e->cost, &begun, r->length);
 	r->done = r->length;
 	return code;
 }
@@ -145,7 +144,7 @@ void execute(struct worker *w, struct request *r)
 			return;
 		}
 		code = io_flush(c->export->io, &w->err);
-		cost_end(&f->cost, &begun);
+		cost_end(&f->cost, &begun, 0);
 		if (code < 0)
 			execute_failed(w, r, code);
 	}

@@ -59,11 +59,10 @@ static size_t piece_size(const struct connection *c, const struct request *r, si
 
 static void write_piece(struct worker *w, struct request *r, const unsigned char *p, size_t n)
 {
-	struct stopwatch begun =
-		n <= COST_MAX ? cost_begin(w, r->conn->export) : (struct stopwatch){0};
+	struct stopwatch begun = cost_begin(w, r->conn->export);
 	int code = io_pwrite(r->conn->export->io, p, n, r->offset + r->done, &w->err);
 
-	cost_end(&r->conn->export->cost, &begun);
+	cost_end(&r->conn->export->cost, &begun, n);
 	if (code < 0)
 		execute_failed(w, r, code);
 	r->done += n;

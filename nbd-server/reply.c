@@ -441,10 +441,10 @@ static size_t data_start(const struct outbox *o, const struct request *r, size_t
 static int read_data(struct worker *w, struct request *r, void *buf, size_t n, uint64_t off)
 {
 	struct nbd_export *e = r->conn->export;
-	struct stopwatch begun = n <= COST_MAX ? cost_begin(w, e) : (struct stopwatch){0};
+	struct stopwatch begun = cost_begin(w, e);
 	int code = io_pread(e->io, buf, n, off, &w->err);
 
-	cost_end(&e->cost, &begun);
+	cost_end(&e->cost, &begun, n);
 	return code;
 }
 

@@ -23,6 +23,8 @@
 /* ---- averages ---- */
 
 #define SLOW_NS 30000u
+/* Copying out of a cache, or into one, is not slow: it takes at most a ns for so many bytes. */
+#define COPY_BYTES_PER_NS 4u
 /* Of fast storage one of so many requests is measured. */
 #define SAMPLE 16u
 
@@ -62,9 +64,10 @@ struct stopwatch cost_begin(struct worker *w, const struct nbd_export *e)
  * its like are many: if it did not wait for anything, but lost its CPU, the time says nothing. One
  * that takes very long counts little.
  */
-void cost_end(_Atomic uint32_t *cost, const struct stopwatch *begun)
+void cost_end(_Atomic uint32_t *cost, const struct stopwatch *begun, uint64_t bytes)
 {
 	struct stopwatch end = {.at = begun->at ? now_ns() : 0};
+	uint64_t took, copying = bytes / COPY_BYTES_PER_NS;
 	uint32_t old, ns;
 
 	if (!begun->at)
@@ -72,7 +75,8 @@ void cost_end(_Atomic uint32_t *cost, const struct stopwatch *begun)
 	count_switches(&end);
 	if (end.waits == begun->waits && end.pushed != begun->pushed)
 		return;
-	ns = (uint32_t)min_u64(end.at - begun->at, 4 * SLOW_NS);
+	took = end.at - begun->at;
+	ns = (uint32_t)min_u64(took - min_u64(took, copying), 4 * SLOW_NS);
 	old = atomic_load_explicit(cost, memory_order_relaxed);
 	/* Two that average at once lose one sample, which does not matter. */
 	atomic_store_explicit(cost, old - old / 8 + ns / 8, memory_order_relaxed);
@@ -124,7 +128,7 @@ static void flush_all(struct worker *w, struct flusher *f, struct request *list)
 	struct request *r;
 	int code = io_flush(io, &w->err);
 
-	cost_end(&f->cost, &begun);
+	cost_end(&f->cost, &begun, 0);
 	while ((r = list)) {
 		list = r->next;
 		if (code < 0)

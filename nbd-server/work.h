@@ -35,7 +35,7 @@ struct stopwatch {
 /* Of a request to e: measures some of them, or all where e is slow. */
 struct stopwatch cost_begin(struct worker *w, const struct nbd_export *e);
 struct stopwatch cost_begin_always(void);
-#define COST_MAX 65536u /* bytes of a request that is measured */
-void cost_end(_Atomic uint32_t *cost, const struct stopwatch *begun);
+/* bytes: how many were copied, which takes time with any storage. */
+void cost_end(_Atomic uint32_t *cost, const struct stopwatch *begun, uint64_t bytes);
 
 #endif
