@@ -106,19 +106,13 @@ static int use_creds(const struct opts *own, const struct creds *creds, struct n
 {
 	const char *id = opts_get(own, "tls-creds");
 	const struct cred *c;
-	int r;
 
 	if (!id)
 		return 0;
 	c = creds ? creds_find(creds, id) : NULL;
 	if (!c)
 		return err_set(err, EINVAL, "No TLS credentials with id '%s'", id);
-	where->tls = true;
-	where->tls_unverified = !c->verify;
-	r = set(&where->tls_dir, c->dir, err);
-	if (r == 0)
-		r = set(&where->tls_psk, c->psk_file, err);
-	return r < 0 ? r : set(&where->tls_user, c->user, err);
+	return nbd_where_set_cred(where, c, err);
 }
 
 /* What can be given if it says what is so anyway. */
@@ -139,11 +133,8 @@ static int check_rest(const struct opts *own, const struct nbd_where *where, str
 		return err_set(err, EINVAL,
 			       "tls-hostname is for connections with TLS: tls-creds is "
 			       "missing");
-	if (hostname && (!where->host || strcmp(hostname, where->host) != 0))
-		return err_set(err, ENOTSUP,
-			       "Option 'tls-hostname' of driver 'nbd' is not supported: it is the "
-			       "server's host");
-	return 0;
+	return err_ctx(err, nbd_where_check_hostname(where, hostname, err),
+		       "Option 'tls-hostname' of driver 'nbd'");
 }
 
 static int read_description(const struct opts *own, const struct creds *creds,

@@ -14,6 +14,7 @@
 #ifndef IMGKIT_IO_NBD_H
 #define IMGKIT_IO_NBD_H
 
+#include "base/creds.h"
 #include "base/job.h"
 #include "io/io.h"
 
@@ -39,6 +40,11 @@ bool nbd_is_name(const char *name);
  */
 int nbd_where_parse(const char *name, struct nbd_where *where, struct err *err);
 void nbd_where_free(struct nbd_where *where);
+
+/* The keys that the user gave by a name. */
+int nbd_where_set_cred(struct nbd_where *where, const struct cred *cred, struct err *err);
+/* -ENOTSUP: the certificate is to be that of another host than the server is at. */
+int nbd_where_check_hostname(const struct nbd_where *where, const char *hostname, struct err *err);
 
 /* The URI, in the peer's spelling; the caller frees. NULL: out of memory. */
 char *nbd_where_name(const struct nbd_where *where);
@@ -90,5 +96,34 @@ enum { NBD_EXTENT_DIRTY = 1 << 0 };
  */
 int nbd_extents(struct io *io, const char *context, uint64_t off, uint64_t len,
 		struct nbd_extent *v, size_t room, size_t *n, struct err *err);
+
+/* ---- nbd_list.c: what a server has ---- */
+
+/* Names of the bits of nbd_listed.flags, which are those of the protocol; NULL: has none. */
+#define NBD_FLAG_NAMES 12
+extern const char *const nbd_flag_names[NBD_FLAG_NAMES];
+
+struct nbd_listed {
+	char *name, *description; /* owned; description NULL: none */
+	bool known;               /* what follows; false: the server tells the name only */
+	uint64_t size;            /* bytes */
+	uint32_t flags;
+	uint32_t min, preferred, max; /* bytes of a request; 0: it does not say */
+	char **contexts;              /* owned, as each of them: meta contexts */
+	unsigned n_contexts;
+};
+struct nbd_list {
+	struct nbd_listed *v; /* owned */
+	unsigned n;
+};
+
+/*
+ * The exports of a server, in its order. where->export means nothing; *where stays the caller's. job: as
+ * for nbd_open. -E2BIG: they are more than what is taken from a server. The texts are as the server
+ * sent them. Free with nbd_list_free, also after an error.
+ */
+int nbd_list(const struct nbd_where *where, struct job *job, struct nbd_list *list,
+	     struct err *err);
+void nbd_list_free(struct nbd_list *list);
 
 #endif

@@ -19,23 +19,19 @@
 #include "io/nbd_impl.h"
 
 #define LOOK_UP_MS      100
-#define FIRST_WAIT_MS   60000 /* for the whole handshake */
+#define FIRST_WAIT_MS   60000
 #define FURTHER_WAIT_MS 5000
 #define MAX_REQUEST     (32 * MiB) /* where the server says nothing else */
 
 /* What the server said when it refused; the library has it among its debug messages only. */
-struct words {
-	char text[256];
-};
-
 static int note_words(void *user, const char *context, const char *msg)
 {
 	static const char prefix[] = "handshake: server error message: ";
-	struct words *w = user;
+	struct nbd_conn *c = user;
 
 	(void)context;
 	if (strncmp(msg, prefix, sizeof(prefix) - 1) == 0)
-		snprintf(w->text, sizeof(w->text), "%s", msg + sizeof(prefix) - 1);
+		snprintf(c->words, sizeof(c->words), "%s", msg + sizeof(prefix) - 1);
 	return 0;
 }
 
@@ -55,7 +51,8 @@ static int set_tls(struct nbd_io *n, struct nbd_handle *h)
 
 static int configure(struct nbd_io *n, struct nbd_handle *h)
 {
-	if (n->lib.set_export_name(h, n->where.export ? n->where.export : "") < 0)
+	if (n->lib.set_export_name(h, n->where.export ? n->where.export : "") < 0 ||
+	    n->lib.set_opt_mode(h, n->options) < 0)
 		return -1;
 	for (unsigned i = 0; i < n->n_contexts; i++) {
 		if (n->lib.add_meta_context(h, n->contexts[i]) < 0)
@@ -71,8 +68,7 @@ static int start(struct nbd_io *n, struct nbd_handle *h)
 	return n->lib.aio_connect_tcp(h, n->where.host, n->where.port);
 }
 
-static int refused(struct nbd_io *n, const struct nbd_conn *c, const struct words *w,
-		   struct err *err)
+int nbd_conn_refused(struct nbd_io *n, const struct nbd_conn *c, struct err *err)
 {
 	int code;
 	const char *why = nbd_conn_error(n, &code);
@@ -81,34 +77,44 @@ static int refused(struct nbd_io *n, const struct nbd_conn *c, const struct word
 		why = c->why;
 		code = c->code;
 	}
-	if (w->text[0])
-		return err_set(err, code, "%s: %s (the server says: %s)", n->io.name, why, w->text);
+	if (c->words[0])
+		return err_set(err, code, "%s: %s (the server says: %s)", n->io.name, why,
+			       c->words);
 	return err_set(err, code, "%s: %s", n->io.name, why);
 }
 
-/* Until it is ready. Under the lock. */
-static int shake_hands(struct nbd_io *n, struct nbd_conn *c, int wait_ms, struct err *err)
+int nbd_conn_await(struct nbd_io *n, struct nbd_conn *c, int wait_ms, struct err *err)
 {
 	int64_t until = nbd_now_ms() + wait_ms;
-	struct words words = {0};
-	const nbd_debug_callback listen = {.callback = note_words, .user_data = &words};
-	int r = 0;
+
+	while (n->lib.aio_is_ready(c->h) <= 0 && n->lib.aio_is_negotiating(c->h) <= 0) {
+		if (nbd_conn_is_over(n, c))
+			return nbd_conn_refused(n, c, err);
+		if (job_cancelled(n->job))
+			return err_set(err, ECANCELED, "cancelled");
+		if (nbd_now_ms() >= until)
+			return err_set(err, ETIMEDOUT, "%s: the server does not answer",
+				       n->io.name);
+		nbd_conn_step(n, c, LOOK_UP_MS);
+	}
+	return 0;
+}
+
+/* Under the lock. Who stays in the options' phase wants to hear why they are refused, too. */
+static int shake_hands(struct nbd_io *n, struct nbd_conn *c, int wait_ms, struct err *err)
+{
+	const nbd_debug_callback listen = {.callback = note_words, .user_data = c};
+	int r;
 
 	if (n->lib.set_debug_callback(c->h, listen) < 0 || n->lib.set_debug(c->h, true) < 0 ||
 	    configure(n, c->h) < 0 || start(n, c->h) < 0)
-		r = refused(n, c, &words, err);
-	while (r == 0 && n->lib.aio_is_ready(c->h) <= 0) {
-		if (nbd_conn_is_over(n, c))
-			r = refused(n, c, &words, err);
-		else if (job_cancelled(n->job))
-			r = err_set(err, ECANCELED, "cancelled");
-		else if (nbd_now_ms() >= until)
-			r = err_set(err, ETIMEDOUT, "%s: the server does not answer", n->io.name);
-		else
-			nbd_conn_step(n, c, LOOK_UP_MS);
+		r = nbd_conn_refused(n, c, err);
+	else
+		r = nbd_conn_await(n, c, wait_ms, err);
+	if (!n->options) {
+		n->lib.set_debug(c->h, false);
+		n->lib.clear_debug_callback(c->h);
 	}
-	n->lib.set_debug(c->h, false);
-	n->lib.clear_debug_callback(c->h);
 	return r;
 }
 
@@ -159,12 +165,14 @@ static int ask_facts(struct nbd_io *n, struct nbd_handle *h, struct nbd_facts *f
 
 /* ---- connections ---- */
 
-static void conn_close(struct nbd_io *n, struct nbd_conn *c)
+void nbd_conn_close(struct nbd_io *n, struct nbd_conn *c)
 {
 	if (!c)
 		return;
 	if (c->h && n->lib.aio_is_ready(c->h) > 0)
 		n->lib.aio_disconnect(c->h, 0);
+	else if (c->h && n->lib.aio_is_negotiating(c->h) > 0)
+		n->lib.aio_opt_abort(c->h);
 	n->lib.close(c->h);
 	if (c->wake >= 0)
 		close(c->wake);
@@ -172,8 +180,7 @@ static void conn_close(struct nbd_io *n, struct nbd_conn *c)
 	free(c);
 }
 
-static int conn_open(struct nbd_io *n, int wait_ms, struct nbd_conn **out, struct nbd_facts *facts,
-		     struct err *err)
+int nbd_conn_open(struct nbd_io *n, int wait_ms, struct nbd_conn **out, struct err *err)
 {
 	struct nbd_conn *c = calloc(1, sizeof(*c));
 	int r = 0;
@@ -190,11 +197,26 @@ static int conn_open(struct nbd_io *n, int wait_ms, struct nbd_conn **out, struc
 		LOCK_SCOPE(&c->lock);
 
 		r = shake_hands(n, c, wait_ms, err);
-		if (r == 0)
-			r = ask_facts(n, c->h, facts, err);
 	}
 	if (r < 0) {
-		conn_close(n, c);
+		nbd_conn_close(n, c);
+		return r;
+	}
+	*out = c;
+	return 0;
+}
+
+/* A connection to the export, and what the server says of it. */
+static int open_export(struct nbd_io *n, int wait_ms, struct nbd_conn **out,
+		       struct nbd_facts *facts, struct err *err)
+{
+	struct nbd_conn *c = NULL;
+	int r = nbd_conn_open(n, wait_ms, &c, err);
+
+	if (r == 0)
+		r = ask_facts(n, c->h, facts, err);
+	if (r < 0) {
+		nbd_conn_close(n, c);
 		return r;
 	}
 	*out = c;
@@ -203,7 +225,7 @@ static int conn_open(struct nbd_io *n, int wait_ms, struct nbd_conn **out, struc
 
 int nbd_connect(struct nbd_io *n, struct err *err)
 {
-	int r = conn_open(n, FIRST_WAIT_MS, &n->conn[0], &n->facts, err);
+	int r = open_export(n, FIRST_WAIT_MS, &n->conn[0], &n->facts, err);
 
 	if (r < 0)
 		return r;
@@ -216,7 +238,7 @@ int nbd_connect(struct nbd_io *n, struct err *err)
 void nbd_disconnect(struct nbd_io *n)
 {
 	for (unsigned i = 0; i < n->n_conns; i++)
-		conn_close(n, n->conn[i]);
+		nbd_conn_close(n, n->conn[i]);
 	n->n_conns = 0;
 }
 
@@ -244,10 +266,10 @@ static struct nbd_conn *open_further(struct nbd_io *n)
 		return NULL;
 	have = atomic_load(&n->n_conns);
 	if (have < n->max_conns && !atomic_load(&n->no_more) &&
-	    conn_open(n, FURTHER_WAIT_MS, &c, &facts, NULL) < 0)
+	    open_export(n, FURTHER_WAIT_MS, &c, &facts, NULL) < 0)
 		c = NULL;
 	if (c && !same_facts(n, c->h, &facts)) {
-		conn_close(n, c);
+		nbd_conn_close(n, c);
 		c = NULL;
 	}
 	if (c) {

@@ -20,7 +20,9 @@
 	X(aio_get_direction) X(aio_notify_read) X(aio_notify_write) X(aio_is_ready) \
 	X(aio_is_dead) X(aio_is_closed) X(aio_disconnect) X(get_size) X(get_block_size) \
 	X(is_read_only) X(can_flush) X(can_trim) X(can_zero) X(can_fast_zero) X(can_multi_conn) \
-	X(aio_pread_structured) X(aio_pwrite) X(aio_zero) X(aio_trim) X(aio_flush) X(aio_block_status)
+	X(aio_pread_structured) X(aio_pwrite) X(aio_zero) X(aio_trim) X(aio_flush) X(aio_block_status) \
+	X(set_opt_mode) X(aio_is_negotiating) X(aio_opt_list) X(aio_opt_info) \
+	X(aio_opt_list_meta_context) X(aio_opt_abort) X(can_fua) X(is_rotational) X(can_df) X(can_cache)
 /* clang-format on */
 
 #define NBD_MEMBER(name) __typeof__(nbd_##name) *name;
@@ -56,6 +58,7 @@ struct nbd_conn {
 	pthread_mutex_t lock;
 	bool led;                  /* somebody waits for the server, the others for him */
 	struct nbd_batch *waiting; /* the others */
+	char words[256];           /* what the server said when it refused; "": nothing */
 	char why[256];             /* it is lost; "": it is not */
 	int code;                  /* the same as a positive errno */
 };
@@ -79,6 +82,7 @@ struct nbd_io {
 	struct nbd_lib lib;
 	struct nbd_where where;
 	unsigned flags; /* NBD_… */
+	bool options;   /* connections stay in the options' phase; see nbd_list.c */
 	struct job *job;
 	char *contexts[NBD_CONTEXTS_MAX + 1]; /* owned: base:allocation first */
 	bool has[NBD_CONTEXTS_MAX + 1];       /* negotiated */
@@ -119,6 +123,17 @@ struct nbd_request {
  * this way. -ECANCELED: the job is.
  */
 int nbd_run(struct nbd_io *n, const struct nbd_request *req, struct err *err);
+
+/*
+ * A connection that has shaken hands, in the options' phase if the wish is so and the server has one.
+ * wait_ms: for all of it. nbd_conn_close(n, NULL) is fine.
+ */
+int nbd_conn_open(struct nbd_io *n, int wait_ms, struct nbd_conn **out, struct err *err);
+void nbd_conn_close(struct nbd_io *n, struct nbd_conn *c);
+/* Until there is an answer to an option, or all are through. Under the lock. */
+int nbd_conn_await(struct nbd_io *n, struct nbd_conn *c, int wait_ms, struct err *err);
+/* Why the last call of the library failed, in the server's words too. Returns what it is as -errno. */
+int nbd_conn_refused(struct nbd_io *n, const struct nbd_conn *c, struct err *err);
 
 /* The first connection: fills in facts and has. */
 int nbd_connect(struct nbd_io *n, struct err *err);

@@ -220,6 +220,37 @@ int nbd_where_parse(const char *name, struct nbd_where *where, struct err *err)
 	return r < 0 ? err_ctx(err, r, "%s: not the name of an NBD export", name) : 0;
 }
 
+int nbd_where_set_cred(struct nbd_where *w, const struct cred *cred, struct err *err)
+{
+	const struct {
+		const char *from;
+		char **to;
+	} texts[] = {
+		{cred->dir, &w->tls_dir},
+		{cred->psk_file, &w->tls_psk},
+		{cred->user, &w->tls_user},
+	};
+	int r = 0;
+
+	w->tls = true;
+	w->tls_unverified = !cred->verify;
+	for (size_t i = 0; r == 0 && i < ARRAY_LEN(texts); i++) {
+		if (texts[i].from)
+			r = set_text(texts[i].to, texts[i].from, strlen(texts[i].from), err);
+	}
+	return r;
+}
+
+int nbd_where_check_hostname(const struct nbd_where *w, const char *hostname, struct err *err)
+{
+	if (hostname && (!w->host || strcmp(hostname, w->host) != 0))
+		return err_set(err, ENOTSUP,
+			       "The certificate is expected to be that of the host that we connect "
+			       "to: '%s' cannot be another one",
+			       hostname);
+	return 0;
+}
+
 char *nbd_where_name(const struct nbd_where *w)
 {
 	const char *export = w->export ? w->export : "", *slash = *export ? "/" : "";
