@@ -112,21 +112,25 @@ class FakeServer:
             _, option, length = struct.unpack('>8sII', self.receive(conn, 16))
             self.receive(conn, length)
             self.log.append(option)
-            if option == 8:
-                self.send(conn, 'structured', option_reply(8, ACK))
-            elif option == 10:
-                self.send(conn, 'contexts', option_reply(10, META, struct.pack('>I', 7) +
-                                                         b'base:allocation') + option_reply(10, ACK))
-            elif option == 7:
-                replies = option_reply(7, INFO, info_export(self.size, self.flags))
-                if self.blocks:
-                    replies += option_reply(7, INFO, info_blocks(*self.blocks))
-                self.send(conn, 'go', replies + option_reply(7, ACK))
+            self.answer(conn, option)
+            if option == 7:
                 return
-            elif option == 2:
-                raise Gone
-            else:
-                self.send(conn, 'other', option_reply(option, ERR_UNSUP))
+
+    def answer(self, conn, option):
+        if option == 8:
+            self.send(conn, 'structured', option_reply(8, ACK))
+        elif option == 10:
+            self.send(conn, 'contexts', option_reply(10, META, struct.pack('>I', 7) +
+                                                     b'base:allocation') + option_reply(10, ACK))
+        elif option == 7:
+            replies = option_reply(7, INFO, info_export(self.size, self.flags))
+            if self.blocks:
+                replies += option_reply(7, INFO, info_blocks(*self.blocks))
+            self.send(conn, 'go', replies + option_reply(7, ACK))
+        elif option == 2:
+            raise Gone
+        else:
+            self.send(conn, 'other', option_reply(option, ERR_UNSUP))
 
     def request(self, conn):
         _, _, kind, cookie, off, length = struct.unpack('>IHHQQI', self.receive(conn, 28))

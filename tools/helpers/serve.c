@@ -4,6 +4,7 @@
  *
  *     the command line          options.c, images.c, credentials.c
  *     the sockets               here
+ *     --list                    list.c: no server at all
  *     the supervisor            supervise.c: the process that the user started; tell.c
  *     the server's process      server.c: its fork, which has the images; seal.c
  */
@@ -141,7 +142,7 @@ int helper_run(struct cli *cli)
 	s->cli = cli;
 	if (serve_parse(s, &code)) {
 		serve_count(s);
-		code = run(s, &set);
+		code = s->list ? serve_list(s) : run(s, &set);
 	}
 	listen_close(&set);
 	serve_free(s);

@@ -3,9 +3,11 @@
  * img-serve: which keys encrypt, out of our own options or of the peer's objects. With keys,
  * clients without encryption are turned away unless --tls=on says otherwise.
  */
+#include <pwd.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "base/bytes.h"
 #include "helpers/serve/parts.h"
@@ -131,6 +133,38 @@ static bool choose_keys(struct serve *s)
 		return false;
 	}
 	return use_creds(s, o);
+}
+
+bool serve_client_tls(struct serve *s, struct nbd_where *where)
+{
+	const struct serve_object *o = s->tls_creds ? find(s, s->tls_creds) : NULL;
+	struct cred own = {.dir = (char *)(uintptr_t)s->tls.directory,
+			   .psk_file = (char *)(uintptr_t)s->tls.psk_file,
+			   .verify = true};
+	const struct passwd *me = getpwuid(geteuid());
+	const struct cred *keys = &own;
+	struct err err = {0};
+	int r = 0;
+
+	if (s->tls_creds && !o) {
+		cli_usage(s->cli, "No TLS credentials with id '%s'", s->tls_creds);
+		return false;
+	}
+	if (o && !creds_is_type(o->type))
+		return wrong(s, o, "only tls-creds-x509 and tls-creds-psk have keys");
+	if (own.psk_file && me)
+		own.user = me->pw_name;
+	if (o) {
+		r = creds_add(&s->cli->creds, o->type, &o->opts, &err);
+		keys = creds_find(&s->cli->creds, o->id);
+	}
+	if (r == 0 && keys && (o || keys->dir || keys->psk_file))
+		r = nbd_where_set_cred(where, keys, &err);
+	if (r == 0)
+		r = nbd_where_check_hostname(where, s->tls_hostname, &err);
+	if (r < 0)
+		cli_usage(s->cli, "%s", err.msg);
+	return r == 0;
 }
 
 static const char *contradiction(const struct serve *s)

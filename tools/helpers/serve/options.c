@@ -287,6 +287,9 @@ static bool parse_tls_option(struct serve *s, int id, bool *done)
 	case SERVE_TLS_CREDS:
 		s->tls_creds = cli->arg;
 		return true;
+	case SERVE_TLS_HOSTNAME:
+		s->tls_hostname = cli->arg;
+		return true;
 	case SERVE_OBJECT:
 		return parse_object(s);
 	default:
@@ -306,10 +309,6 @@ static bool refuse(struct serve *s, int id)
 	case 'd':
 		return bad(s, "Disconnecting /dev/nbd devices is the job of nbd-client(8): "
 			      "'nbd-client -d DEV'");
-	case 'L':
-	case SERVE_TLS_HOSTNAME:
-		return bad(s, "This is a server; what another one has is told by "
-			      "'nbdinfo --list nbd://HOST:PORT'");
 	default:
 		return bad(s, "There are no trace points; -v -v tells what happens");
 	}
@@ -338,6 +337,9 @@ static bool parse_program_option(struct serve *s, int id, bool *done)
 		return id == SERVE_PRINT_URI || cli_output(cli, cli->arg, &s->json);
 	case 'v':
 		s->verbose++;
+		return true;
+	case 'L':
+		s->list = true;
 		return true;
 	default:
 		*done = false;
@@ -435,9 +437,16 @@ bool serve_parse(struct serve *s, int *code)
 		}
 		if (id == 'V')
 			return wants_version(s, code);
+		if (!serve_list_takes(s, id))
+			s->serving = id;
 		if (!parse_option(s, id))
 			return false;
 	}
+	if (s->list)
+		return serve_check_list(s);
+	if (s->tls_hostname)
+		return bad(s,
+			   "--tls-hostname is for --list: a server is what its certificate says");
 	return check_places(s) && check_modes(s) && check_images(s) && serve_choose_tls(s);
 }
 

@@ -7,6 +7,7 @@
 
 #include <sys/types.h>
 
+#include "io/nbd.h"
 #include "nbd-server/listen.h"
 #include "nbd-server/server.h"
 #include "serve.h"
@@ -61,6 +62,9 @@ struct serve {
 
 	struct server_config config;
 	bool daemon, print, json;
+	bool list;   /* the exports of another server, instead of serving */
+	int serving; /* the last option that --list does not take; 0: none */
+	const char *tls_hostname;
 	unsigned verbose;
 	const char *pid_file, *command, *user;
 	pid_t supervisor;
@@ -79,6 +83,19 @@ void serve_free(struct serve *s);
 bool serve_has_object(const char *type);
 /* s->tls, out of --tls-… and the objects. False: it said what is wrong. */
 bool serve_choose_tls(struct serve *s);
+
+/* Of a client, for --list. False: it said what is wrong. */
+bool serve_client_tls(struct serve *s, struct nbd_where *where);
+
+/* ---- list.c ---- */
+
+/* Whether --list takes this option, too. */
+bool serve_list_takes(const struct serve *s, int id);
+bool serve_check_list(struct serve *s);
+/* Prints the exports of the server; the exit code. */
+int serve_list(struct serve *s);
+
+/* ---- images.c ---- */
 
 /* One more image, of an --export. */
 bool serve_add_export(struct serve *s, const char *text);
