@@ -142,7 +142,7 @@ int connection_start(struct server *s, struct channel *channel, struct err *err)
 
 	if (!c)
 		return r;
-	c->handshake = handshake_new();
+	c->handshake = handshake_new(&s->shaking);
 	if (!c->handshake) {
 		server_left(s, c);
 		return err_nomem(err, sizeof(struct handshake), "a connection");
@@ -227,6 +227,7 @@ static void shake_hands(struct connection *c)
 	int r = handshake_run(c, &c->greeting);
 	struct handshake *h = c->handshake;
 
+	handshake_count(h);
 	pthread_mutex_lock(&c->lock);
 	c->stalled = r == -EAGAIN && c->greeting;
 	if (r == 0) {
@@ -284,9 +285,17 @@ bool connection_claim(struct connection *c)
 	return true;
 }
 
+bool connection_is_greedy(const struct connection *c)
+{
+	/* What its owner changes is looked at only where there is none. */
+	return c->channel && !c->owned && c->handshake && c->handshake->counted > SHAKING_FREE;
+}
+
 void connection_owner_turn(struct worker *w, struct connection *c)
 {
-	if (c->handshake)
+	bool shaking = c->handshake;
+
+	if (shaking)
 		shake_hands(c);
 	else
 		reply_resume(w, c);
@@ -295,6 +304,8 @@ void connection_owner_turn(struct worker *w, struct connection *c)
 	pthread_mutex_lock(&c->lock);
 	leave(w, c);
 	work_start(w);
+	if (shaking)
+		server_trim(w);
 }
 
 void connection_turn(struct worker *w, struct connection *c)

@@ -140,6 +140,9 @@ void connection_owner_turn(struct worker *w, struct connection *c);
 /* One of the requests that others did for it is answered. */
 void connection_done(struct worker *w, struct connection *c);
 
+/* Whether its handshake keeps more than any client needs that goes on at once. Locked. */
+bool connection_is_greedy(const struct connection *c);
+
 /*
  * Time has passed: whether the connection has to end; it is owned by the caller then, who calls
  * connection_expire. *next: made earlier if the connection has to be looked at earlier. Locked.

@@ -109,6 +109,8 @@ struct connection *server_join(struct server *s)
 	c->prev = NULL;
 	if (c->next)
 		c->next->prev = c;
+	else
+		s->oldest = c;
 	s->connections = c;
 	s->n_connections++;
 	return c;
@@ -131,6 +133,8 @@ void server_left(struct server *s, struct connection *c)
 		s->connections = c->next;
 	if (c->next)
 		c->next->prev = c->prev;
+	else
+		s->oldest = c->prev;
 	c->next = s->unused;
 	s->unused = c;
 	s->n_connections--;
@@ -145,6 +149,37 @@ void server_served(struct server *s)
 {
 	LOCK_SCOPE(&s->lock);
 	s->served = true;
+}
+
+/* The handshake that keeps much and began first; the caller owns it. */
+static struct connection *claim_greedy(struct server *s)
+{
+	LOCK_SCOPE(&s->lock);
+
+	for (struct connection *c = s->oldest; c; c = c->prev) {
+		bool ours;
+
+		pthread_mutex_lock(&c->lock);
+		ours = connection_is_greedy(c) && connection_claim(c);
+		pthread_mutex_unlock(&c->lock);
+		if (ours)
+			return c;
+	}
+	return NULL;
+}
+
+void server_trim(struct worker *w)
+{
+	struct server *s = w->server;
+	struct connection *c;
+
+	/* Those that others own are looked at again by their owners. */
+	while (atomic_load(&s->shaking) > SHAKING_MAX && (c = claim_greedy(s))) {
+		server_say(
+			s, c, SERVER_WARNING,
+			"dropped in the handshake: too much is kept of clients that do not go on");
+		connection_drop(w, c);
+	}
 }
 
 /* 0, also if there was none; -errno: there are no resources for one. */
@@ -492,6 +527,7 @@ int server_run(struct server *s, struct err *err)
 {
 	int r = work_run(s->n_workers, work, s, err), f = flush_exports(s, r < 0 ? NULL : err);
 
+	server_say_rest(s);
 	return r < 0 ? r : f;
 }
 

@@ -16,6 +16,9 @@
 
 /* Bytes that may be kept of all connections together, beside 4 KiB of each. */
 #define KEPT_MAX (UINT64_C(16) << 20)
+/* Bytes that handshakes may keep, in the same way. */
+#define SHAKING_MAX  (UINT64_C(16) << 20)
+#define SHAKING_FREE 4096u
 /* Payload that is buffered as a whole: bytes of all requests together, and of one. */
 #define BUFFERED_MAX (UINT64_C(64) << 20)
 #define BUFFERED_ONE (UINT64_C(1) << 20)
@@ -48,9 +51,10 @@ struct server {
 	atomic_bool stopping;
 	atomic_size_t buffered; /* bytes of payload in requests that are worked on, of all */
 	atomic_size_t kept;     /* bytes of connection.rest, of all */
+	atomic_size_t shaking;  /* bytes of options and replies in handshakes, of all */
 
 	pthread_mutex_t lock; /* 1 */
-	struct connection *connections;
+	struct connection *connections, *oldest;
 	struct connection *unused; /* memory for connections */
 	unsigned n_connections;
 	unsigned n_coming; /* being accepted */
@@ -65,11 +69,19 @@ struct server {
 	uint64_t timer_at; /* ns; 0: the timer does not run */
 
 	pthread_mutex_t log_lock; /* 4 */
+	/* Warnings: of handshakes, which anybody can make fail, and others. */
+	struct told {
+		uint64_t until; /* ns: see log.c */
+		unsigned left_out;
+	} told[2];
 };
 
 /* Says something about a connection (NULL: about the server). Control characters are made visible. */
 void server_say(struct server *s, const struct connection *c, enum server_event event,
 		const char *fmt, ...) __attribute__((format(printf, 4, 5)));
+
+/* Says how many warnings were left out, of which nothing was said yet. */
+void server_say_rest(struct server *s);
 
 /* Of connection.c: the connection is no more. */
 void server_left(struct server *s, struct connection *c);
@@ -79,6 +91,8 @@ bool server_crowded(struct server *s);
 struct connection *server_join(struct server *s);
 /* A client got through the handshake. */
 void server_served(struct server *s);
+/* A handshake has had its turn: while all of them keep too much, the oldest of those that do ends. */
+void server_trim(struct worker *w);
 
 /* Another worker looks at the queue of work. */
 void server_wake(struct server *s);

@@ -98,7 +98,7 @@ int option_error(struct handshake *h, uint32_t type, const char *text)
 
 /* ---- begin and end ---- */
 
-struct handshake *handshake_new(void)
+struct handshake *handshake_new(atomic_size_t *total)
 {
 	struct nbd_greeting greeting = {
 		.magic = be64_make(NBD_MAGIC),
@@ -109,6 +109,7 @@ struct handshake *handshake_new(void)
 
 	if (!h)
 		return NULL;
+	h->total = total;
 	h->length = sizeof(be32);
 	if (handshake_raw(h, &greeting, sizeof(greeting)) < 0) {
 		handshake_free(h);
@@ -121,9 +122,18 @@ void handshake_free(struct handshake *h)
 {
 	if (!h)
 		return;
+	atomic_fetch_sub(h->total, h->counted);
 	free(h->in);
 	free(h->out);
 	free(h);
+}
+
+void handshake_count(struct handshake *h)
+{
+	size_t now = h->room + h->out_room;
+
+	atomic_fetch_add(h->total, now - h->counted); /* modulo 2^64: it may become less */
+	h->counted = now;
 }
 
 /* ---- states ---- */

@@ -39,11 +39,16 @@ struct handshake {
 	/* replies */
 	unsigned char *out; /* owned */
 	size_t n_out, out_room, out_sent;
+
+	atomic_size_t *total; /* borrowed: bytes of `in` and `out` of all handshakes; … */
+	size_t counted;       /* … those of this one in it */
 };
 
 /* Greets. NULL: out of memory. */
-struct handshake *handshake_new(void);
+struct handshake *handshake_new(atomic_size_t *total);
 void handshake_free(struct handshake *h);
+/* Brings *total up to date. */
+void handshake_count(struct handshake *h);
 
 /*
  * Goes on as far as it can. 0: requests begin, the connection has all that was negotiated;
