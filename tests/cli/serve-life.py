@@ -93,6 +93,25 @@ for argv in (['missing'], ['--pid-file', 'no/pid', 'disk.qcow2']):
     check(argv, (proc.returncode, 'No such file or directory' in proc.stderr), (1, True))
     check('left', left(), [])
 
+# The pid file of another server that runs is not taken from it, whatever else has the name stays, and one
+# that was left behind is replaced.
+with Server('-k', 's', '--pid-file', 'pid', 'disk.qcow2') as server:
+    out(IMG, 'create', '-q', '-f', 'raw', 'other', '1M')
+    for path, why in (('pid', 'the pid file of another process'), ('other', 'not a pid file'),
+                      ('s', 'not a pid file')):
+        proc = subprocess.run([IMG, 'serve', '--pid-file', path, '-k', 't', '-f', 'raw', '--run', 'echo runs',
+                               'other'], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, check=False)
+        check(path, (proc.returncode, proc.stdout, why in proc.stderr), (1, '', True))
+    check('left', left(), ['other', 'pid', 's'])
+    check('size', os.stat('other').st_size, 1 << 20)
+    check('pid file', open('pid', encoding='ascii').read(), f'{server.proc.pid}\n')
+os.unlink('other')
+with open('pid', 'w', encoding='ascii') as f:
+    f.write('1\n')
+with Server('-k', 's', '--pid-file', 'pid', 'disk.qcow2') as server:
+    check('pid file', open('pid', encoding='ascii').read(), f'{server.proc.pid}\n')
+check('left', left(), [])
+
 # Ports are told as they are.
 with Server('-b', '127.0.0.1', '-p', '0', '--once', 'disk.qcow2') as server:
     port = int(server.uri.split(':')[2].rstrip('/'))

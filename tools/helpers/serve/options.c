@@ -429,6 +429,7 @@ bool serve_parse(struct serve *s, int *code)
 					   .list_exports = true,
 					   .handshake_ms = DEFAULT_HANDSHAKE * 1000};
 	s->flags = peer ? IMG_NO_DISCARD : 0;
+	s->pid_fd = -1;
 	*code = 1;
 	while ((id = cli_next(s->cli)) != CLI_END) {
 		if (id == CLI_EXIT) {

@@ -71,8 +71,7 @@ struct serve {
 	uint64_t started; /* when, in nanoseconds of the monotonic clock */
 	char *directory;  /* owned: private, of --run's socket; NULL: none */
 	int daemon_ready; /* pipe to the caller that waits for the daemon */
-	dev_t pid_dev;    /* which file the pid file is; pid_ino 0: none was made */
-	ino_t pid_ino;
+	int pid_fd;       /* the pid file, locked; -1: none was made */
 };
 
 /* The command line. False: the program ends, with *code. */
@@ -131,7 +130,7 @@ void serve_count(struct serve *s);
 /* One line: how many clients there are, and what they did. */
 void serve_tell_state(const struct serve *s);
 int serve_write_pid(struct serve *s, struct err *err);
-void serve_remove_pid(const struct serve *s);
+void serve_remove_pid(struct serve *s);
 /* To systemd, if it wants to know: "READY=1". */
 void serve_notify(const struct serve *s, const char *state);
 /* True in the daemon; false in its caller, when the daemon is ready or has failed: *code. */

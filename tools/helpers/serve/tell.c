@@ -9,6 +9,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -134,13 +135,86 @@ void serve_tell_state(const struct serve *s)
 
 /* ---- the pid file ---- */
 
-/* It appears whole, and replaces one that was left behind. */
+/*
+ * It is locked for as long as its server is there: no other one takes it over, which nobody could
+ * stop by it any more. One that is not locked was left behind, and is replaced as a whole.
+ */
+
+/* A process ID and nothing else, or nothing. */
+static bool holds_pid(int fd)
+{
+	char text[32];
+	ssize_t n = pread(fd, text, sizeof(text), 0);
+
+	if (n < 0 || n == sizeof(text))
+		return false;
+	text[n] = '\0';
+	return strspn(text, "0123456789 \n") == (size_t)n;
+}
+
+/* -EWOULDBLOCK: another process has it. File systems without locks do without. */
+static int lock_pid(int fd)
+{
+	if (flock(fd, LOCK_EX | LOCK_NB) == 0 || (errno != EWOULDBLOCK && errno != EINTR))
+		return 0;
+	return -EWOULDBLOCK;
+}
+
+/* What has the name now, locked; *fd is -1 when nothing has. */
+static int lock_old_pid(const char *path, int *fd, struct err *err)
+{
+	struct stat st;
+
+	if (lstat(path, &st) < 0)
+		return errno == ENOENT ? 0 : err_sys(err, errno, "%s", path);
+	if (!S_ISREG(st.st_mode))
+		return err_set(err, EEXIST, "%s: exists, and is not a pid file", path);
+	*fd = open(path, O_RDWR | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
+	if (*fd < 0)
+		return errno == ENOENT ? 0 : err_sys(err, errno, "%s", path);
+	if (!holds_pid(*fd))
+		return err_set(err, EEXIST, "%s: exists, and is not a pid file", path);
+	if (lock_pid(*fd) < 0)
+		return err_set(err, EEXIST, "%s: is the pid file of another process, which runs",
+			       path);
+	return 0;
+}
+
+/* Whether fd is what has the name. */
+static bool has_name(int fd, const char *path)
+{
+	struct stat a, b;
+
+	return fstat(fd, &a) == 0 && lstat(path, &b) == 0 && a.st_dev == b.st_dev &&
+	       a.st_ino == b.st_ino;
+}
+
+/* Gives the new file the name. *again: somebody else was faster, and is to be looked at. */
+static int name_pid(const char *temp, const char *path, bool *again, struct err *err)
+{
+	CLEANUP_FD int old = -1;
+	int r = lock_old_pid(path, &old, err);
+
+	*again = false;
+	if (r < 0)
+		return r;
+	if (old >= 0) {
+		*again = !has_name(old, path);
+		r = *again ? 0 : rename(temp, path);
+	} else {
+		r = renameat2(AT_FDCWD, temp, AT_FDCWD, path, RENAME_NOREPLACE);
+		*again = r < 0 && errno == EEXIST;
+		if (r < 0 && errno == EINVAL) /* not on every file system */
+			r = rename(temp, path);
+	}
+	return r < 0 && !*again ? err_sys(err, errno, "%s", path) : 0;
+}
+
 int serve_write_pid(struct serve *s, struct err *err)
 {
 	CLEANUP_FREE char *name = NULL;
-	struct stat st;
-	FILE *f;
-	int fd, r = 0;
+	bool again = true;
+	int r = 0;
 
 	if (!s->pid_file)
 		return 0;
@@ -148,31 +222,30 @@ int serve_write_pid(struct serve *s, struct err *err)
 		name = NULL;
 		return err_nomem(err, strlen(s->pid_file), "a file name");
 	}
-	fd = mkostemp(name, O_CLOEXEC);
-	f = fd < 0 ? NULL : fdopen(fd, "w");
-	if (!f)
+	s->pid_fd = mkostemp(name, O_CLOEXEC);
+	if (s->pid_fd < 0)
 		return err_sys(err, errno, "%s", s->pid_file);
-	fprintf(f, "%ld\n", (long)getpid());
-	if (fflush(f) != 0 || fchmod(fd, 0644) < 0 || fstat(fd, &st) < 0 ||
-	    rename(name, s->pid_file) < 0)
+	lock_pid(s->pid_fd);
+	if (dprintf(s->pid_fd, "%ld\n", (long)getpid()) < 0 || fchmod(s->pid_fd, 0644) < 0)
 		r = err_sys(err, errno, "%s", s->pid_file);
-	fclose(f);
-	if (r < 0) {
-		unlink(name);
-		return r;
-	}
-	s->pid_dev = st.st_dev;
-	s->pid_ino = st.st_ino;
-	return 0;
+	while (r == 0 && again)
+		r = name_pid(name, s->pid_file, &again, err);
+	if (r == 0)
+		return 0;
+	unlink(name);
+	close(s->pid_fd);
+	s->pid_fd = -1;
+	return r;
 }
 
-void serve_remove_pid(const struct serve *s)
+void serve_remove_pid(struct serve *s)
 {
-	struct stat st;
-
-	if (s->pid_ino && lstat(s->pid_file, &st) == 0 && st.st_dev == s->pid_dev &&
-	    st.st_ino == s->pid_ino)
+	if (s->pid_fd < 0)
+		return;
+	if (has_name(s->pid_fd, s->pid_file))
 		unlink(s->pid_file);
+	close(s->pid_fd);
+	s->pid_fd = -1;
 }
 
 /* ---- systemd: sd_notify(3) ---- */
