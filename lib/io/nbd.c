@@ -218,6 +218,13 @@ static int nbd_io_flush(struct io *io, struct err *err)
 	return n->facts.flush ? nbd_run(n, &req, err) : 0;
 }
 
+static int nbd_io_resize(struct io *io, uint64_t size, struct err *err)
+{
+	(void)size;
+	return err_set(err, ENOTSUP,
+		       "%s: an NBD export cannot be resized: its size is the server's", io->name);
+}
+
 static void nbd_io_close(struct io *io)
 {
 	struct nbd_io *n = nbd_of(io);
@@ -241,6 +248,7 @@ static const struct io_ops nbd_ops = {
 	.zero = nbd_io_zero,
 	.discard = nbd_io_discard,
 	.flush = nbd_io_flush,
+	.resize = nbd_io_resize,
 	.map = nbd_io_map,
 	.close = nbd_io_close,
 };
