@@ -191,6 +191,12 @@ static const struct channel_ops pipe_ops = {
 	.close = pipe_close,
 };
 
+/* Files and most devices have no other end, and cannot be waited for. */
+static bool carries(const struct stat *st)
+{
+	return S_ISFIFO(st->st_mode) || S_ISSOCK(st->st_mode);
+}
+
 int channel_pipes(int in, int out_fd, struct channel **out, struct err *err)
 {
 	struct channel *ch;
@@ -199,8 +205,10 @@ int channel_pipes(int in, int out_fd, struct channel **out, struct err *err)
 
 	if (fstat(in, &a) < 0 || fstat(out_fd, &b) < 0)
 		return err_sys(err, errno, "standard input and output");
-	if (S_ISREG(a.st_mode) || S_ISREG(b.st_mode))
-		return err_set(err, EINVAL, "standard input and output are no connection");
+	if (!carries(&a) || !carries(&b))
+		return err_set(err, EINVAL,
+			       "standard input and output are no connection: a socket "
+			       "is needed, or two pipes");
 	r = set_nonblocking(in, err);
 	if (r == 0)
 		r = set_nonblocking(out_fd, err);

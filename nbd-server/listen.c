@@ -403,6 +403,9 @@ static int resolve(const char *host, const char *port, int family, struct addrin
 	r = getaddrinfo(host, *port ? port : "0", &hints, list);
 	if (r == EAI_SYSTEM)
 		return err_sys(err, errno, "%s, port %s", host ? host : "any address", port);
+	if (r == EAI_SERVICE)
+		return err_set(err, EINVAL, "TCP port '%s': neither a number nor a known service",
+			       port);
 	if (r != 0)
 		return err_set(err, r == EAI_MEMORY ? ENOMEM : EINVAL, "%s, port %s: %s",
 			       host ? host : "any address", port, gai_strerror(r));

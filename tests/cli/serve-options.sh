@@ -9,6 +9,12 @@ ln -s "$IMG" qemu-nbd
 
 refused
 refused --port 0 --stdio a
+refused --stdio a <a
+refused --stdio a </dev/null
+refused -p 70000 a
+refused -p no-such-service a
+refused -k s --size 0 a
+refused -k s --export name=x,file=a,size=0
 refused --stdio --run true a
 refused --stdio --daemon a
 refused --run true --daemon a

@@ -60,6 +60,8 @@ static int read_export(struct serve_image *m, const char *text, struct err *err)
 		r = opts_size(opts, "offset", &m->args.offset, err);
 	if (r == 0)
 		r = opts_size(opts, "size", &m->args.size, err);
+	if (r == 0 && opts_get(opts, "size") && m->args.size == 0)
+		r = err_set(err, EINVAL, "a size of 0 would be no disk");
 	if (r == 0)
 		r = get_unsigned(opts, "partition", &m->args.partition, err);
 	if (r == 0)

@@ -42,6 +42,14 @@ static bool rate(struct serve *s, const char *what, uint64_t *out)
 	return *out ? true : bad(s, "A %s of 0 would be none at all", what);
 }
 
+/* 0 means as much as there is, and is not for users to say. */
+static bool length(struct serve *s)
+{
+	if (!cli_size(s->cli, "size", s->cli->arg, &s->args.size))
+		return false;
+	return s->args.size ? true : bad(s, "A size of 0 would be no disk");
+}
+
 static bool seconds(struct serve *s, const char *what, unsigned *ms)
 {
 	if (!number(s, what, 1, INT_MAX / 1000, ms))
@@ -170,7 +178,7 @@ static bool parse_image_option(struct serve *s, int id, bool *done)
 	case 'o':
 		return cli_size(cli, "offset", cli->arg, &s->args.offset);
 	case SERVE_SIZE:
-		return cli_size(cli, "size", cli->arg, &s->args.size);
+		return length(s);
 	case 'x':
 		s->args.name = cli->arg;
 		return true;
