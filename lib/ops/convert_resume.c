@@ -174,7 +174,7 @@ static bool exists(const char *path)
 /* The journal's file, locked: from here on nobody else does anything with either. */
 static int lock_journal(const struct convert_resume *res, struct io **out, struct err *err)
 {
-	const unsigned flags = FILE_WRITE | FILE_NO_DEVICE | FILE_OURS;
+	const unsigned flags = FILE_WRITE | FILE_NO_DEVICE | FILE_OURS | FILE_PRIVATE;
 
 	for (;;) {
 		struct io *file;

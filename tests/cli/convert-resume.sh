@@ -49,6 +49,7 @@ img compare disk.raw copy
 ls
 chmod 600 copy
 stopped -q --force -O qcow2 disk.raw copy
+stat -c '%a %n' copy.partial*
 chmod 644 copy.partial
 try -q --force -O qcow2 disk.raw copy
 stat -c %a copy
