@@ -98,10 +98,11 @@ static void arm(struct connection *c, bool in, bool out)
 	c->armed_out = out;
 }
 
-/* Whether nothing is under way. Locked. */
+/* Whether nothing is under way, nor held back by us. Locked. */
 static bool quiet(const struct connection *c)
 {
-	return !c->running && !c->out && !c->stalled && !c->resuming && !c->writing;
+	return !c->running && !c->out && !c->stalled && !c->resuming && !c->writing &&
+	       !c->pause_until;
 }
 
 /* When it has to be looked at, though nothing happens. Locked. */
@@ -252,11 +253,11 @@ static bool over(const struct connection *c)
 /* The server stops: after one more turn, and when nothing is under way, the connection ends. Locked. */
 static void wind_up(struct connection *c)
 {
+	c->pause_until = 0;
 	if (c->warned && quiet(c))
 		c->finished = true;
 	c->more = !c->warned;
 	c->warned = true;
-	c->pause_until = 0;
 }
 
 /* Gives the connection back, or ends it. Locked; unlocks. */
