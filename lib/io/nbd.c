@@ -9,8 +9,10 @@
 
 #include <errno.h>
 #include <inttypes.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "base/bytes.h"
 #include "base/cleanup.h"
@@ -293,6 +295,26 @@ static int adopt_facts(struct nbd_io *n, struct err *err)
 	return 0;
 }
 
+/* Without an authority that it finds, libnbd takes every certificate, and does not say so. */
+static int check_trust(const struct nbd_io *n, struct err *err)
+{
+	const struct nbd_where *w = &n->where;
+	CLEANUP_FREE char *file = NULL;
+
+	if (!w->tls || w->tls_psk || w->tls_unverified)
+		return 0;
+	if (!w->tls_dir)
+		return err_set(err, EINVAL,
+			       "%s: whose certificates are trusted is to be said: "
+			       "tls-certificates=DIR, with ca-cert.pem",
+			       n->io.name);
+	if (asprintf(&file, "%s/ca-cert.pem", w->tls_dir) < 0) {
+		file = NULL;
+		return err_nomem(err, strlen(w->tls_dir), "a file name");
+	}
+	return access(file, R_OK) == 0 ? 0 : err_sys(err, errno, "%s", file);
+}
+
 static int open_export(struct nbd_io *n, const struct nbd_args *args, struct err *err)
 {
 	int r;
@@ -301,7 +323,9 @@ static int open_export(struct nbd_io *n, const struct nbd_args *args, struct err
 		return err_set(err, ENOTSUP,
 			       "%s: guests are not looked into over connections with TLS",
 			       n->io.name);
-	r = nbd_load(&n->lib, err);
+	r = check_trust(n, err);
+	if (r == 0)
+		r = nbd_load(&n->lib, err);
 	if (r == 0)
 		r = set_contexts(n, args, err);
 	if (r == 0)

@@ -20,11 +20,11 @@
 
 /* Where an export is. Strings are owned, or NULL; zero-initialise, free with nbd_where_free. */
 struct nbd_where {
-	char *host, *port; /* TCP: both */
-	char *path;        /* or a Unix socket */
-	char *export;      /* NULL: the default export, "" */
-	bool tls;          /* required */
-	char *tls_dir; /* X.509: with ca-cert.pem, client-cert.pem, client-key.pem; NULL: system's */
+	char *host, *port;   /* TCP: both */
+	char *path;          /* or a Unix socket */
+	char *export;        /* NULL: the default export, "" */
+	bool tls;            /* required */
+	char *tls_dir;       /* X.509: with ca-cert.pem, client-cert.pem, client-key.pem */
 	char *tls_psk;       /* file of pre-shared keys, instead of certificates */
 	char *tls_user;      /* whose key */
 	bool tls_unverified; /* any certificate is fine */

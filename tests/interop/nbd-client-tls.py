@@ -37,6 +37,22 @@ def certificates(server):
     refused('nbds+unix', 'info', *described(server, 'other'))
 
 
+def verified():
+    """The server asks for nothing, but we do: its authority has to be the one that was named."""
+    os.mkdir('empty')
+    result = img('serve', '-r', '-f', 'raw', '--tls-dir', 'pki', '-b', '127.0.0.1', '-p', '0', '--run', '''
+        for dir in pki other nowhere empty; do
+            "$IMG" info -f raw "$uri?tls-certificates=$dir" >/dev/null && echo "$dir"
+        done
+        "$IMG" info -f raw "$uri" >/dev/null && echo none
+        any=driver=raw,file.driver=nbd,file.host=127.0.0.1,file.port=$port,file.tls-creds=a
+        "$IMG" info --object tls-creds-x509,id=a,dir=other,verify-peer=off --image-opts "$any" >/dev/null &&
+            echo unverified
+        true''', 'served.raw')
+    if result.out != b'pki\nunverified\n':
+        raise Mistake(f'trusted: {result.out}\n{result.shown()}')
+
+
 def keys(server):
     fetch('-f', 'raw', server.uri.replace('nbd+unix://', 'nbds+unix://alice@') + '&tls-psk-file=psk/keys.psk')
     fetch(*described(server, 'psk', 'psk', ',username=alice'))
@@ -73,5 +89,6 @@ with qemu_nbd('served.raw', 'raw', '-r', '--object', 'tls-creds-x509,id=t,dir=pk
     certificates(peer)
 with nbdkit('-r', '--tls=require', '--tls-certificates=pki', '--tls-verify-peer', 'file', 'served.raw') as peer:
     certificates(peer)
+verified()
 with nbdkit('-r', '--tls=require', '--tls-psk=psk/keys.psk', 'file', 'served.raw') as peer:
     keys(peer)
