@@ -122,6 +122,7 @@ static void set_times(struct connection *c)
 static void wait_for_more(struct connection *c)
 {
 	bool room = !full(c) && !c->finished && !c->pause_until;
+	bool stalled = c->stalled && !c->resuming; /* who is sending now comes by here afterwards */
 	short also = c->channel->duplex ? 0 : c->channel->waiting; /* TLS: may be the other way */
 
 	if (c->dead)
@@ -131,7 +132,7 @@ static void wait_for_more(struct connection *c)
 		arm(c, also & POLLIN, also & POLLOUT);
 	else
 		/* A socket with room is reported at once, when those before it had their turn. */
-		arm(c, room && !c->greeting, c->stalled || (room && (c->more || also & POLLOUT)));
+		arm(c, room && !c->greeting, stalled || (room && (c->more || also & POLLOUT)));
 }
 
 /* ---- begin and end ---- */

@@ -14,6 +14,9 @@
 
 #define WORKER_IN (UINT64_C(512) << 10) /* bytes that a worker receives at once, at most */
 
+/* Bytes that a worker receives, and that it sends, for one connection before others have their turn. */
+#define TURN_BYTES (UINT64_C(4) << 20)
+
 /* Bytes that may be kept of all connections together, beside 4 KiB of each. */
 #define KEPT_MAX (UINT64_C(16) << 20)
 /* Bytes that handshakes may keep, in the same way. */

@@ -18,16 +18,22 @@
 #include "nbd-server/request.h"
 #include "nbd-server/status.h"
 
-/* A turn ends when it had this much, so that others have theirs. */
+/* A turn ends when it had so many, or TURN_BYTES, so that others have theirs. */
 #define TURN_REQUESTS 256u
-#define TURN_BYTES    (UINT64_C(4) << 20)
 
 /* Where in the worker's buffer the bytes are that were received and not used yet. */
 struct input {
 	unsigned char *p;
 	size_t n;
-	unsigned requests; /* of this turn */
+	/* of this turn */
+	unsigned requests;
+	uint64_t replies; /* bytes of them, about */
 };
+
+static bool had_its_turn(const struct input *in)
+{
+	return in->requests >= TURN_REQUESTS || in->replies >= TURN_BYTES;
+}
 
 static void use(struct input *in, size_t n)
 {
@@ -200,6 +206,7 @@ static void take_header(struct worker *w, struct connection *c, struct input *in
 	}
 	use(in, request_head_size(c->mode));
 	in->requests++;
+	in->replies += reply_bytes(r);
 	start_request(w, c, r);
 }
 
@@ -216,7 +223,7 @@ static void consume(struct worker *w, struct connection *c, struct input *in)
 			in->n = 0; /* behind a DISC nothing comes that matters */
 		else if (c->writing)
 			take_payload(w, c, in);
-		else if (in->n >= head && in->requests < TURN_REQUESTS && !connection_full(c))
+		else if (in->n >= head && !had_its_turn(in) && !connection_full(c))
 			take_header(w, c, in);
 	} while (in->n && in->n != before);
 }
@@ -288,7 +295,7 @@ static ssize_t receive(struct worker *w, struct connection *c, struct input *in)
 /* Whether the connection may have another request now. */
 static bool hungry(struct connection *c, const struct input *in, uint64_t bytes)
 {
-	if (c->finished || c->pause_until || in->requests >= TURN_REQUESTS || bytes >= TURN_BYTES)
+	if (c->finished || c->pause_until || had_its_turn(in) || bytes >= TURN_BYTES)
 		return false;
 	return c->writing || !connection_full(c);
 }

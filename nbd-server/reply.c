@@ -580,6 +580,11 @@ void reply_put(struct worker *w, struct request *r)
 		flush(w, NULL);
 }
 
+uint64_t reply_bytes(const struct request *r)
+{
+	return r->type == NBD_CMD_READ && !r->error ? r->length - r->reply.done : 0;
+}
+
 static struct request *next_waiting(struct connection *c)
 {
 	struct request *r = c->out;
@@ -592,20 +597,23 @@ static struct request *next_waiting(struct connection *c)
 	return r;
 }
 
-/* Sends what waits, until it stalls again. The connection is resuming for this worker. Locked. */
+/* Sends what waits, until it stalls again or others should have their turn. The connection is resuming for this worker. Locked. */
 static void drain(struct worker *w, struct connection *c)
 {
 	struct outbox *o = &w->out;
 	struct request *r;
+	uint64_t bytes = 0;
 
 	while (o->resuming) {
-		r = c->dead ? NULL : next_waiting(c);
+		r = c->dead || bytes >= TURN_BYTES ? NULL : next_waiting(c);
 		if (!r && !o->n_pieces) {
 			c->resuming = o->resuming = false;
-			c->stalled = c->dead;
+			c->stalled = c->dead || c->out; /* epoll reports the room that there is */
 			return;
 		}
 		pthread_mutex_unlock(&c->lock);
+		if (r)
+			bytes += reply_bytes(r);
 		if (r)
 			reply_put(w, r);
 		else
