@@ -126,6 +126,14 @@ int64_t nbd_now_ms(void)
 	return (int64_t)ts.tv_sec * 1000 + ts.tv_nsec / 1000000;
 }
 
+static void wake(struct nbd_conn *c)
+{
+	const uint64_t one = 1;
+
+	if (c->led && write(c->wake, &one, sizeof(one)) < 0)
+		return; /* it is full of wake-ups */
+}
+
 void nbd_conn_lose(struct nbd_io *n, struct nbd_conn *c, int code, const char *why)
 {
 	int fd;
@@ -139,6 +147,7 @@ void nbd_conn_lose(struct nbd_io *n, struct nbd_conn *c, int code, const char *w
 	/* The library finds it closed, and answers what is in flight. */
 	if (fd >= 0)
 		shutdown(fd, SHUT_RDWR);
+	wake(c); /* a leader may be waiting for a socket that is no more */
 }
 
 void nbd_conn_failed(struct nbd_io *n, struct nbd_conn *c)
@@ -262,11 +271,8 @@ static void wait_for(struct nbd_io *n, struct nbd_conn *c, struct nbd_batch *b)
 /* The leader waits for something to read; what did not fit into the socket has to go on, too. */
 static void wake_leader(struct nbd_io *n, struct nbd_conn *c)
 {
-	const uint64_t one = 1;
-
-	if (c->led && (n->lib.aio_get_direction(c->h) & LIBNBD_AIO_DIRECTION_WRITE) &&
-	    write(c->wake, &one, sizeof(one)) < 0)
-		return; /* it is full of wake-ups */
+	if (n->lib.aio_get_direction(c->h) & LIBNBD_AIO_DIRECTION_WRITE)
+		wake(c);
 }
 
 static void send_some(struct nbd_io *n, struct nbd_conn *c, struct nbd_batch *b, uint64_t *done)
