@@ -39,6 +39,8 @@ with Server('-k', 's', *user, 'disk.qcow2') as server:
         names = [os.readlink(f'/proc/{server.server}/fd/{n}') for n in os.listdir(f'/proc/{server.server}/fd')]
         files = sorted(n for n in names if n.startswith('/') and n != '/dev/null')
         check('files', files, [os.path.abspath('disk.qcow2')])
+        pipes = [n for n in names if n.startswith('pipe:')]
+        check('pipes', len(pipes), 1)  # messages
     # An image without a name is as good as any.
     os.rename('disk.qcow2', 'gone')
     os.unlink('gone')

@@ -154,7 +154,10 @@ static int follow(pid_t parent, struct err *err)
 
 static int tell_ready(const struct life *l, struct err *err)
 {
-	return write(l->ready, "", 1) == 1 ? 0 : err_set(err, EPIPE, "the supervisor is dead");
+	ssize_t n = write(l->ready, "", 1);
+
+	close(l->ready);
+	return n == 1 ? 0 : err_set(err, EPIPE, "the supervisor is dead");
 }
 
 static int prepare(struct life *l, const struct listen_set *set, pid_t parent, struct err *err)

@@ -49,6 +49,8 @@ static int start_server(struct supervisor *v, struct err *err)
 	if (v->server == 0) {
 		close(pipe[0]);
 		close(v->signals);
+		if (v->s->daemon)
+			close(v->s->daemon_ready);
 		serve_server(v->s, v->set, pipe[1]);
 	}
 	close(pipe[1]);
