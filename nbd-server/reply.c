@@ -597,7 +597,10 @@ static struct request *next_waiting(struct connection *c)
 	return r;
 }
 
-/* Sends what waits, until it stalls again or others should have their turn. The connection is resuming for this worker. Locked. */
+/*
+ * Sends what waits, until it stalls again or others should have their turn. The connection is
+ * resuming for this worker. Locked.
+ */
 static void drain(struct worker *w, struct connection *c)
 {
 	struct outbox *o = &w->out;
