@@ -13,6 +13,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/bits.h"
 #include "base/cleanup.h"
 #include "io/window.h"
 #include "nbd-server/partition.h"
@@ -284,22 +285,6 @@ static int chain_status(struct nbd_export *e, bool depth, uint64_t off, uint64_t
 	return 0;
 }
 
-/* Where the run of equal bits ends that begins at `from`, below `end`. */
-static uint64_t bit_run(const unsigned char *buf, uint64_t from, uint64_t end, bool *set)
-{
-	*set = buf[from / 8] >> (from % 8) & 1;
-	while (from < end) {
-		if (from % 8 == 0 && buf[from / 8] == (*set ? 0xff : 0)) {
-			from += 8;
-			continue;
-		}
-		if ((buf[from / 8] >> (from % 8) & 1) != *set)
-			return from;
-		from++;
-	}
-	return end;
-}
-
 /* Bytes [off, end) of the disk whose bits begin with byte `at` of the bitmap, in buf. */
 static bool list_bits(struct list *list, const unsigned char *buf, uint64_t at,
 		      const struct bitmap *b, uint64_t off, uint64_t end)
@@ -307,10 +292,11 @@ static bool list_bits(struct list *list, const unsigned char *buf, uint64_t at,
 	uint64_t base = at * 8;
 
 	while (off < end) {
-		uint64_t last = div_up(end, b->granularity), to;
-		bool set;
+		uint64_t bit = off / b->granularity - base;
+		uint64_t last = div_up(end, b->granularity) - base, to;
+		bool set = bit_get(buf, bit);
 
-		to = bit_run(buf, off / b->granularity - base, last - base, &set) + base;
+		to = bits_run_end(buf, bit, last, set) + base;
 		to = min_u64(to * b->granularity, end);
 		if (!list_add(list, to - off, set ? NBD_STATE_DIRTY : 0))
 			return false;

@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <stdlib.h>
 
+#include "base/bits.h"
 #include "base/bytes.h"
 #include "ops/bitmap.h"
 
@@ -43,33 +44,6 @@ static int load(struct bitmap_cursor *c, uint64_t bit, struct err *err)
 	return 0;
 }
 
-static bool bit_at(const unsigned char *buf, uint64_t i)
-{
-	return buf[i / 8] >> (i % 8) & 1;
-}
-
-/* The first bit of [from, to) that is not `set`, or to. */
-static uint64_t end_of_run(const unsigned char *buf, uint64_t from, uint64_t to, bool set)
-{
-	while (from < to) {
-		le64 word;
-		uint64_t other;
-
-		if (!is_aligned(from, 64) || to - from < 64) {
-			if (bit_at(buf, from) != set)
-				return from;
-			from++;
-			continue;
-		}
-		memcpy(&word, buf + from / 8, sizeof(word));
-		other = set ? ~le64_get(word) : le64_get(word);
-		if (other)
-			return from + (unsigned)__builtin_ctzll(other);
-		from += 64;
-	}
-	return to;
-}
-
 int bitmap_cursor_run(struct bitmap_cursor *c, uint64_t off, uint64_t len, bool *set, uint64_t *run,
 		      struct err *err)
 {
@@ -79,10 +53,10 @@ int bitmap_cursor_run(struct bitmap_cursor *c, uint64_t off, uint64_t len, bool 
 
 	if (r < 0)
 		return r;
-	*set = bit_at(c->buf, at - c->first);
+	*set = bit_get(c->buf, at - c->first);
 	do {
 		stop = min_u64(last, c->first + c->n_bits);
-		at = c->first + end_of_run(c->buf, at - c->first, stop - c->first, *set);
+		at = c->first + bits_run_end(c->buf, at - c->first, stop - c->first, *set);
 		r = at == stop && at < last ? load(c, at, err) : 0;
 	} while (r == 0 && at == stop && at < last);
 	*run = min_u64(at * granularity, off + len) - off;

@@ -1,9 +1,13 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
-/* base/bytes: on-disk integers, alignment, checked arithmetic, zero detection at every position. */
+/*
+ * base/bytes: on-disk integers, alignment, checked arithmetic, zero detection at every position;
+ * base/bits: runs from every bit to every other.
+ */
 #include "unit.h"
 
 #include <stdlib.h>
 
+#include "base/bits.h"
 #include "base/bytes.h"
 
 static void disk_integers_have_their_byte_order(void **state)
@@ -109,6 +113,27 @@ static void zero_buffer_is_zero(void **state)
 	assert_true(is_aligned((uintptr_t)zero_buf, 4096));
 }
 
+/* In a map of one value but for one bit, wherever that is. */
+static void a_run_of_bits_ends_at_the_other_bit(void **state)
+{
+	enum { BITS = 3 * 64 + 8 };
+	unsigned char map[BITS / 8];
+
+	(void)state;
+	for (unsigned odd = 0; odd < BITS; odd++) {
+		for (unsigned set = 0; set < 2; set++) {
+			memset(map, set ? 0xff : 0, sizeof(map));
+			map[odd / 8] ^= (unsigned char)(1U << (odd % 8));
+			for (unsigned i = 0; i < BITS; i++)
+				assert_int_equal(bit_get(map, i), i == odd ? !set : set);
+			for (unsigned from = 0; from <= BITS; from++)
+				for (unsigned to = from; to <= BITS; to += 1 + to % 7)
+					assert_int_equal(bits_run_end(map, from, to, set),
+							 odd >= from && odd < to ? odd : to);
+		}
+	}
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -117,6 +142,7 @@ int main(void)
 		cmocka_unit_test(arithmetic_that_wraps_is_seen),
 		cmocka_unit_test(zero_detection_sees_every_byte),
 		cmocka_unit_test(zero_buffer_is_zero),
+		cmocka_unit_test(a_run_of_bits_ends_at_the_other_bit),
 	};
 
 	return cmocka_run_group_tests_name("bytes", tests, NULL, NULL);

@@ -6,6 +6,7 @@
 #include <errno.h>
 #include <stdlib.h>
 
+#include "base/bits.h"
 #include "base/cleanup.h"
 #include "formats/qcow2/build.h"
 
@@ -16,7 +17,7 @@ static uint64_t table_clusters(const struct qbuild *q, const struct qbuild_bitma
 
 static bool is_used(const struct qbuild_bitmap *b, uint64_t i)
 {
-	return b->used[i / 8] >> (i % 8) & 1;
+	return bit_get(b->used, i);
 }
 
 /* Cluster i of the bits. */

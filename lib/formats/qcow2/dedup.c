@@ -78,10 +78,10 @@ static int find_data(struct dedup *d, uint64_t *n, struct err *err)
 	if (r == 0)
 		r = qcow2_tree_each(d->q, d->q->l1, d->q->h.l1_size, note_active, d, err);
 	for (uint64_t k = 0; r == 0 && k < d->clusters; k++) {
-		if (dedup_bit(d->other, k) ||
+		if (bit_get(d->other, k) ||
 		    qcow2_guarded(d->q, k << d->q->cluster_bits, d->q->cluster))
 			dedup_set(d->data, k, false);
-		*n += dedup_bit(d->data, k);
+		*n += bit_get(d->data, k);
 	}
 	return r;
 }
@@ -132,11 +132,11 @@ static int meet(struct dedup *d, struct table *t, uint64_t k, const uint64_t *ke
 
 	if (r < 0 || !count)
 		return r;
-	if (s->cluster && !d->within && dedup_bit(d->active, k) && dedup_bit(d->active, s->cluster))
+	if (s->cluster && !d->within && bit_get(d->active, k) && bit_get(d->active, s->cluster))
 		return 0;
 	if (s->cluster && count <= max - s->count) {
 		s->count += count;
-		if (dedup_bit(d->active, k))
+		if (bit_get(d->active, k))
 			dedup_set(d->active, s->cluster, true);
 		d->pair[d->n_pair++] = (struct dedup_pair){.gone = k, .kept = s->cluster};
 		return d->n_pair == DEDUP_PAIRS ? dedup_share(d, err) : 0;
@@ -205,7 +205,7 @@ static int hash_segment(struct segment *g, uint64_t *at, struct err *err)
 	struct dedup *d = g->d;
 
 	for (g->n = 0; g->n < g->room && *at < d->clusters; ++*at)
-		if (dedup_bit(d->data, *at))
+		if (bit_get(d->data, *at))
 			g->cluster[g->n++] = *at;
 	atomic_store(&g->next, 0);
 	if (!g->n)

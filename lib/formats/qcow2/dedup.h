@@ -3,6 +3,7 @@
 #ifndef IMGKIT_QCOW2_DEDUP_H
 #define IMGKIT_QCOW2_DEDUP_H
 
+#include "base/bits.h"
 #include "formats/qcow2/qcow2.h"
 
 #define DEDUP_KEY 16 /* bytes of a hash that are kept */
@@ -29,11 +30,6 @@ struct dedup {
 	bool changing; /* flags may be missing in the image: see dedup_end_change */
 };
 #define DEDUP_PAIRS 65536
-
-static inline bool dedup_bit(const unsigned char *map, uint64_t k)
-{
-	return map[k / 8] >> (k % 8) & 1;
-}
 
 static inline void dedup_set(unsigned char *map, uint64_t k, bool on)
 {

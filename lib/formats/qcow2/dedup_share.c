@@ -93,7 +93,7 @@ static uint64_t concerned(const struct dedup *d, uint64_t entry)
 {
 	uint64_t k = (entry & ENTRY_OFFSET) >> d->q->cluster_bits;
 
-	return !(entry & ENTRY_COMPRESSED) && k < d->clusters && dedup_bit(d->batch, k) ? k : 0;
+	return !(entry & ENTRY_COMPRESSED) && k < d->clusters && bit_get(d->batch, k) ? k : 0;
 }
 
 static struct dedup_pair *pair_of(const struct dedup *d, uint64_t gone)

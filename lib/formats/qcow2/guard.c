@@ -11,6 +11,7 @@
 #include <inttypes.h>
 #include <stdlib.h>
 
+#include "base/bits.h"
 #include "base/cleanup.h"
 #include "formats/qcow2/bitmap.h"
 
@@ -22,7 +23,7 @@ bool qcow2_guarded(const struct qcow2 *q, uint64_t host, uint64_t len)
 	uint64_t c = host >> q->cluster_bits, end = (host + len - 1) >> q->cluster_bits;
 
 	for (; c <= end && c < q->guard_clusters; c++)
-		if (q->guard[c / 8] >> (c % 8) & 1)
+		if (bit_get(q->guard, c))
 			return true;
 	return false;
 }

@@ -9,6 +9,7 @@
 #include <inttypes.h>
 #include <stdlib.h>
 
+#include "base/bits.h"
 #include "base/cleanup.h"
 #include "formats/qcow2/repair.h"
 
@@ -20,15 +21,10 @@ void repair_plan_free(struct plan *plan)
 	free(plan);
 }
 
-static bool bit(const unsigned char *map, uint64_t i)
-{
-	return map[i / 8] >> (i % 8) & 1;
-}
-
 /* Whether the block of entry i can stay where it is. */
 static bool block_stays(const struct check *ck, uint64_t i)
 {
-	return check_block_state(ck, i) == BLOCK_FINE && !bit(ck->shared, i);
+	return check_block_state(ck, i) == BLOCK_FINE && !bit_get(ck->shared, i);
 }
 
 /* Whether something in the range of entry i needs a refcount: old references or new clusters. */
@@ -39,7 +35,7 @@ static bool block_needed(const struct check *ck, const struct plan *p, uint64_t 
 
 	if (p->n && i >= first && i <= last)
 		return true;
-	return i <= ck->span >> ck->refblock_bits && bit(ck->need, i);
+	return i <= ck->span >> ck->refblock_bits && bit_get(ck->need, i);
 }
 
 bool repair_block_new(const struct plan *plan, uint64_t i)
