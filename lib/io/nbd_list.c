@@ -82,7 +82,7 @@ static int take_export(void *user, const char *name, const char *description)
 	if (list->n == MAX_EXPORTS)
 		return stop(l, E2BIG);
 	if (is_pow2(list->n + 1)) { /* room for as many again */
-		e = reallocarray(list->v, 2 * (list->n + 1), sizeof(*e));
+		e = reallocarray(list->v, (size_t)2 * (list->n + 1), sizeof(*e));
 		if (!e)
 			return stop(l, ENOMEM);
 		list->v = e;
@@ -106,7 +106,7 @@ static int take_context(void *user, const char *name)
 	if (e->n_contexts == MAX_CONTEXTS)
 		return stop(l, E2BIG);
 	if (is_pow2(e->n_contexts + 1)) {
-		v = reallocarray(e->contexts, 2 * (e->n_contexts + 1), sizeof(*v));
+		v = reallocarray(e->contexts, (size_t)2 * (e->n_contexts + 1), sizeof(*v));
 		if (!v)
 			return stop(l, ENOMEM);
 		e->contexts = v;
