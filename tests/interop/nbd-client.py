@@ -133,7 +133,7 @@ def refusals(_row, _rng):
                 (('info', absent), "the server says: export 'absent' not present"),
                 (('info', 'nbd+unix:///?socket=nobody.sock'), 'No such file or directory'),
                 (('info', 'nbd+unix:///'), "the parameter 'socket' is missing"),
-                (('info', 'nbds+unix:///?socket=' + server.path), 'TLS')):
+                (('info', 'nbds+unix:///?socket=' + server.path), 'whose certificates are trusted is to be said')):
             result = img(*argv, code=1)
             if says.encode() not in result.err:
                 raise Mistake(f'not {says!r}\n{result.shown()}')
