@@ -48,6 +48,12 @@ int remote_bitmap_run(struct remote_bitmap *b, uint64_t off, uint64_t len, bool 
 {
 	const struct nbd_extent *e;
 
+	/* A raw disk is made whole sectors by zeros that its export does not have. */
+	if (off >= io_size(b->io)) {
+		*dirty = false;
+		*run = len;
+		return 0;
+	}
 	if (!is_loaded(b, off)) {
 		uint64_t rest = io_size(b->io) - off;
 		int r = nbd_extents(b->io, b->context, off, rest, b->v, ROOM, &b->n, err);

@@ -37,3 +37,15 @@ qemu-io -f raw -c 'write -P 9 30M 64k' backup >io.log
 img mirror -f raw -O raw --bitmap b0 --full --verify -q "$export" backup
 refused "the server exports no bitmap 'b1'" --bitmap b1 "$export"
 refused "the server exports no bitmap 'b0'" --bitmap b0 "nbd+unix:///disk?socket=$PWD/without"
+
+# An export need not end with a sector.
+img serve -t -k part --daemon --pid-file part.pid \
+	--export "name=,file=src.qcow2,read-only=on,bitmap=b0,offset=512k,size=1000001"
+qemu-img convert -f qcow2 -O raw src.qcow2 whole
+dd if=whole of=expected bs=1 skip=524288 count=1000001 status=none
+truncate -s 1000001 piece
+img mirror -f raw -O raw --bitmap b0 "nbd+unix:///?socket=$PWD/part" piece >result
+# A part of each of two clusters, and zeros up to the sector's end.
+dd if=piece bs=1 skip=507904 count=131072 status=none >got
+dd if=expected bs=1 skip=507904 count=131072 status=none | cmp - got
+[ "$(cat result)" = '128 KiB of 977 KiB copied' ]
