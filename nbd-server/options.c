@@ -133,7 +133,7 @@ static int do_abort(struct connection *c, struct option_data d)
 static int list_export(struct handshake *h, const struct nbd_export *e)
 {
 	size_t n_name = strlen(e->name), n_text = e->description ? strlen(e->description) : 0;
-	unsigned char data[sizeof(be32) + 2 * NBD_MAX_STRING];
+	unsigned char data[sizeof(be32) + (size_t)2 * NBD_MAX_STRING];
 	be32 len = be32_make((uint32_t)n_name);
 
 	memcpy(data, &len, sizeof(len));
@@ -188,7 +188,7 @@ static int info_text(struct handshake *h, uint16_t type, const char *text)
 {
 	unsigned char data[sizeof(be16) + NBD_MAX_STRING];
 	be16 t = be16_make(type);
-	size_t n = strlen(text);
+	size_t n = strnlen(text, NBD_MAX_STRING);
 
 	memcpy(data, &t, sizeof(t));
 	memcpy(data + sizeof(t), text, n);

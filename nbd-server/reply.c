@@ -494,20 +494,20 @@ static void plan_status(struct request *r)
 	r->reply.last = true;
 }
 
-/* The next message of a READ that may be sparse: data up to a hole, or a hole. */
+/* The next message of a READ that may be sparse: data up to a hole, or a hole. rest: > 0. */
 static void plan_sparse(struct worker *w, struct request *r, uint64_t rest)
 {
 	struct io *io = r->conn->export->io;
 	uint64_t at = r->offset + r->reply.done, data = 0;
 	struct extent ext;
 
-	while (data < rest && data < DATA_MAX) {
+	do {
 		if (io_map(io, at + data, rest - data, &ext, NULL) < 0)
 			ext = (struct extent){.kind = EXT_DATA, .len = rest - data};
 		if (ext.kind != EXT_DATA && ext.kind != EXT_CODED && ext.len >= HOLE_WORTH)
 			break;
 		data += ext.len;
-	}
+	} while (data < rest && data < DATA_MAX);
 	r->reply.kind = data ? REPLY_DATA : REPLY_HOLE;
 	r->reply.chunk = (uint32_t)(data ? min_u64(data, DATA_MAX) : ext.len);
 	r->reply.last = r->reply.chunk == rest;

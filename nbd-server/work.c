@@ -76,7 +76,7 @@ void cost_end(_Atomic uint32_t *cost, const struct stopwatch *begun, uint64_t by
 	if (end.waits == begun->waits && end.pushed != begun->pushed)
 		return;
 	took = end.at - begun->at;
-	ns = (uint32_t)min_u64(took - min_u64(took, copying), 4 * SLOW_NS);
+	ns = (uint32_t)min_u64(took - min_u64(took, copying), UINT64_C(4) * SLOW_NS);
 	old = atomic_load_explicit(cost, memory_order_relaxed);
 	/* Two that average at once lose one sample, which does not matter. */
 	atomic_store_explicit(cost, old - old / 8 + ns / 8, memory_order_relaxed);
