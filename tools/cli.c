@@ -469,13 +469,15 @@ static void print_help_option(const struct cmd *cmd)
 void cli_help(const struct cli *cli)
 {
 	const struct cmd *cmd = cli->cmd;
+	bool own = strcmp(cli->prog, "img") == 0;
 
 	if (cli->peer) {
 		cli_help_all(cli);
 		return;
 	}
-	printf("Usage: %s %s [OPTIONS] %s\n%s.\n\nOptions:\n", cli->prog, cmd->name, cmd->args,
-	       cmd->summary);
+	/* A helper that was called by a peer's name is a program without commands. */
+	printf("Usage: %s%s%s [OPTIONS] %s\n%s.\n\nOptions:\n", cli->prog, own ? " " : "",
+	       own ? cmd->name : "", cmd->args, cmd->summary);
 	for (const struct cmd_opt *o = cmd->opts; o->id; o++) {
 		if (o->help)
 			print_option(o);

@@ -60,4 +60,5 @@ refused -k s missing
 refused -k s --user nobody-of-this-name a
 refused -k "$(printf '%0120d' 0)" a
 ./qemu-nbd -k s --tls-authz auth0 --object tls-creds-x509,id=t,endpoint=server,dir=. --tls-creds t a
+./qemu-nbd --help | sed -n '1p; /^Exit/,$p'
 ls

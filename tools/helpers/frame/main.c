@@ -2,6 +2,7 @@
 /* How a helper program begins and ends: as img does, with one command. */
 #include "frame.h"
 
+#include <stdio.h>
 #include <string.h>
 
 /* The help of the whole program: there is one command only. */
@@ -11,6 +12,11 @@ void cli_help_all(const struct cli *cli)
 
 	own.peer = false; /* whose help is that of its whole program, this one */
 	cli_help(&own);
+	if (cli->peer)
+		puts("By this name it listens on all addresses, serves one client at a time, "
+		     "ignores "
+		     "trimming and\nends when the last client has left, unless options say "
+		     "otherwise.");
 }
 
 int main(int argc, char **argv)
