@@ -94,6 +94,16 @@ static int set_text(char **out, const char *text, size_t n, struct err *err)
 	return *out ? 0 : err_nomem(err, n + 1, "a part of a name");
 }
 
+/* A number, or the name of a service; of a number that is too large, 16 bits would be used. */
+static int set_port(struct nbd_where *w, const char *text, size_t n, struct err *err)
+{
+	int r = set_text(&w->port, text, n, err);
+
+	if (r == 0 && strspn(w->port, "0123456789") == n && strtoul(w->port, NULL, 10) > UINT16_MAX)
+		r = err_set(err, EINVAL, "TCP port %s: the greatest is %d", w->port, UINT16_MAX);
+	return r;
+}
+
 /* [USER@][HOST[:PORT]] */
 static int parse_authority(struct nbd_where *w, const char *text, size_t n, bool local,
 			   struct err *err)
@@ -120,7 +130,7 @@ static int parse_authority(struct nbd_where *w, const char *text, size_t n, bool
 	if (r < 0)
 		return r;
 	if (colon && colon + 1 < end)
-		return set_text(&w->port, colon + 1, (size_t)(end - colon - 1), err);
+		return set_port(w, colon + 1, (size_t)(end - colon - 1), err);
 	return set_text(&w->port, DEFAULT_PORT, strlen(DEFAULT_PORT), err);
 }
 
@@ -170,7 +180,7 @@ static int parse_uri(struct nbd_where *w, const char *rest, const struct scheme 
 		r = n ? parse_parameter(w, rest + 1, n, scheme->local, err) : 0;
 		rest += 1 + n;
 	}
-	if (r == 0 && scheme->local && !w->path)
+	if (r == 0 && scheme->local && (!w->path || !*w->path))
 		return err_set(err, EINVAL, "the parameter 'socket' is missing");
 	return r;
 }
@@ -196,7 +206,7 @@ static int parse_old(struct nbd_where *w, const char *rest, struct err *err)
 	colon = memrchr(rest, ':', n);
 	if (!colon || colon == rest || colon + 1 == rest + n)
 		return err_set(err, EINVAL, "HOST:PORT is needed");
-	r = set_text(&w->port, colon + 1, (size_t)(rest + n - colon - 1), err);
+	r = set_port(w, colon + 1, (size_t)(rest + n - colon - 1), err);
 	n = (size_t)(colon - rest);
 	if (n > 2 && rest[0] == '[' && rest[n - 1] == ']') {
 		rest++;

@@ -133,6 +133,9 @@ def refusals(_row, _rng):
                 (('info', absent), "the server says: export 'absent' not present"),
                 (('info', 'nbd+unix:///?socket=nobody.sock'), 'No such file or directory'),
                 (('info', 'nbd+unix:///'), "the parameter 'socket' is missing"),
+                (('info', 'nbd+unix:///?socket='), "the parameter 'socket' is missing"),
+                (('info', 'nbd://localhost:65536'), 'the greatest is 65535'),
+                (('info', 'nbd:localhost:65536'), 'the greatest is 65535'),
                 (('info', 'nbds+unix:///?socket=' + server.path), 'whose certificates are trusted is to be said')):
             result = img(*argv, code=1)
             if says.encode() not in result.err:
