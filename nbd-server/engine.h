@@ -14,7 +14,7 @@
 
 #define WORKER_IN (UINT64_C(512) << 10) /* bytes that a worker receives at once, at most */
 
-/* Bytes that a worker receives, and that it sends, for one connection before others have their turn. */
+/* Bytes that a worker receives for one connection, and deals with, before others have their turn. */
 #define TURN_BYTES (UINT64_C(4) << 20)
 
 /* Bytes that may be kept of all connections together, beside 4 KiB of each. */

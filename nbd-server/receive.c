@@ -27,12 +27,12 @@ struct input {
 	size_t n;
 	/* of this turn */
 	unsigned requests;
-	uint64_t replies; /* bytes of them, about */
+	uint64_t weight;
 };
 
 static bool had_its_turn(const struct input *in)
 {
-	return in->requests >= TURN_REQUESTS || in->replies >= TURN_BYTES;
+	return in->requests >= TURN_REQUESTS || in->weight >= TURN_BYTES;
 }
 
 static void use(struct input *in, size_t n)
@@ -206,7 +206,7 @@ static void take_header(struct worker *w, struct connection *c, struct input *in
 	}
 	use(in, request_head_size(c->mode));
 	in->requests++;
-	in->replies += reply_bytes(r);
+	in->weight += request_weight(r);
 	start_request(w, c, r);
 }
 

@@ -29,6 +29,7 @@
 #include "base/bytes.h"
 #include "nbd-server/engine.h"
 #include "nbd-server/execute.h"
+#include "nbd-server/request.h"
 #include "nbd-server/status.h"
 
 /* Reads below this are answered as data without looking for holes: the look costs more. */
@@ -580,11 +581,6 @@ void reply_put(struct worker *w, struct request *r)
 		flush(w, NULL);
 }
 
-uint64_t reply_bytes(const struct request *r)
-{
-	return r->type == NBD_CMD_READ && !r->error ? r->length - r->reply.done : 0;
-}
-
 static struct request *next_waiting(struct connection *c)
 {
 	struct request *r = c->out;
@@ -616,7 +612,7 @@ static void drain(struct worker *w, struct connection *c)
 		}
 		pthread_mutex_unlock(&c->lock);
 		if (r)
-			bytes += reply_bytes(r);
+			bytes += request_weight(r);
 		if (r)
 			reply_put(w, r);
 		else

@@ -40,9 +40,6 @@ struct outbox {
  */
 void reply_put(struct worker *w, struct request *r);
 
-/* Of data, about, that are still to be sent for it. */
-uint64_t reply_bytes(const struct request *r);
-
 /* Sends what was put. Afterwards the connection may be stalled or dead. */
 void reply_finish(struct worker *w);
 

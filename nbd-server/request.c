@@ -58,6 +58,11 @@ void request_fail(struct request *r, uint16_t error, const char *why)
 	r->why = why;
 }
 
+uint64_t request_weight(const struct request *r)
+{
+	return r->error || r->type == NBD_CMD_WRITE ? 0 : r->length;
+}
+
 uint16_t request_error(int code)
 {
 	switch (code) {

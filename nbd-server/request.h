@@ -34,6 +34,12 @@ const char *request_name(uint16_t type);
 /* Whether the command changes the export. */
 bool request_changes(uint16_t type);
 
+/*
+ * What it takes of a turn: bytes of the export that are sent, zeroed, discarded or looked at for it.
+ * Those of a WRITE count when they come.
+ */
+uint64_t request_weight(const struct request *r);
+
 /* The code on the wire for an errno (positive). */
 uint16_t request_error(int code);
 

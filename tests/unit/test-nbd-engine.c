@@ -497,6 +497,44 @@ static void long_zeroing_lets_others_pass(void **state)
 	talk_stop(&t);
 }
 
+/* Many requests that are not long: the worker that has them does not do all of them first. */
+static void many_zeroings_let_others_pass(void **state)
+{
+	struct gate gate = GATE_INIT, read = GATE_INIT;
+	struct talk t = {.disk = {{.size = 128 * MiB, .gate = &gate}, {.size = MiB, .gate = &read}},
+			 .config = {.persistent = true, .threads = 1}};
+	struct ask zero = {.type = NBD_CMD_WRITE_ZEROES, .length = 4 * MiB},
+		   one = ask_read(7, 0, 5);
+	struct client c, other;
+	struct told told;
+	unsigned before;
+
+	(void)state;
+	talk_start(&t);
+	lay_data(&t, 1, 4096);
+	client_open(&c, 1, "");
+	client_open(&other, 0, "b");
+	before = gate_passed(&gate);
+	gate_shut(&gate, GATE_WRITE);
+	gate_shut(&read, GATE_READ);
+	for (unsigned i = 0; i < 20; i++)
+		client_request(&c, &zero);
+	gate_await(&gate, 1);
+	client_request(&other, &one);
+	gate_shut(&gate, 0);
+	gate_await(&read, 1); /* the only worker is there */
+	assert_in_range(gate_passed(&gate) - before, 1, 5);
+	gate_shut(&read, 0);
+	assert_int_equal(client_data(&other, 7, got, 0, 5), 0);
+	for (unsigned i = 0; i < 20; i++) {
+		client_told(&c, &told, NULL, 0);
+		assert_int_equal(told.error, 0);
+	}
+	client_close(&c);
+	client_close(&other);
+	talk_stop(&t);
+}
+
 /* ---- ends ---- */
 
 static void stopping_finishes_what_was_received(void **state)
@@ -631,6 +669,7 @@ int main(void)
 		cmocka_unit_test(a_write_is_done_though_the_client_leaves),
 		cmocka_unit_test(flushes_that_wait_become_one),
 		cmocka_unit_test(long_zeroing_lets_others_pass),
+		cmocka_unit_test(many_zeroings_let_others_pass),
 		cmocka_unit_test(stopping_finishes_what_was_received),
 		cmocka_unit_test(time_limits_end_connections),
 		cmocka_unit_test(the_last_client_ends_the_server),
