@@ -192,6 +192,7 @@ static void forget(struct connection *c)
 	c->contexts = c->deadline = c->pause_until = 0;
 	c->n_rest = 0;
 	c->n_late = 0;
+	c->vain = c->unlooked = 0;
 	c->n_failed = 0;
 	c->greeting = c->more = c->warned = false;
 	c->owned = c->stalled = c->resuming = false;

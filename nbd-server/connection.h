@@ -102,7 +102,8 @@ struct connection {
 	unsigned char head[CONNECTION_HEAD];
 	unsigned char *rest; /* owned */
 	uint32_t n_rest;
-	unsigned n_late; /* requests that came while the server stops */
+	uint8_t vain, unlooked; /* looks for more that found nothing; turns without one */
+	unsigned n_late;        /* requests that came while the server stops */
 
 	bool more;               /* there may be input that epoll does not know of */
 	bool warned;             /* it had a turn since the server stops */

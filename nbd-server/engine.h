@@ -52,6 +52,7 @@ struct server {
 	struct flusher *flusher; /* owned: one for each export */
 	struct limit read_limit, write_limit;
 	atomic_bool stopping;
+	atomic_bool looking;    /* a worker waits for a client without sleeping */
 	atomic_size_t buffered; /* bytes of payload in requests that are worked on, of all */
 	atomic_size_t kept;     /* bytes of connection.rest, of all */
 	atomic_size_t shaking;  /* bytes of options and replies in handshakes, of all */
@@ -59,12 +60,12 @@ struct server {
 	pthread_mutex_t lock; /* 1 */
 	struct connection *connections, *oldest;
 	struct connection *unused; /* memory for connections */
-	unsigned n_connections;
-	unsigned n_coming; /* being accepted */
-	bool paused;       /* listeners are not armed */
-	bool poor;         /* the last client could not be accepted for lack of resources */
-	uint64_t stop_at;  /* ns: when patience with clients ends; 0: the server does not stop */
-	bool served;       /* a client got as far as requests */
+	atomic_uint n_connections; /* changed under the lock */
+	unsigned n_coming;         /* being accepted */
+	bool paused;               /* listeners are not armed */
+	bool poor;                 /* the last client could not be accepted for lack of resources */
+	uint64_t stop_at; /* ns: when patience with clients ends; 0: the server does not stop */
+	bool served;      /* a client got as far as requests */
 	bool ended;
 
 	pthread_mutex_t work_lock; /* 3 */

@@ -9,6 +9,7 @@
 #include "nbd-server/receive.h"
 
 #include <errno.h>
+#include <sched.h>
 #include <stdlib.h>
 
 #include "base/bytes.h"
@@ -20,6 +21,10 @@
 
 /* A turn ends when it had so many, or TURN_BYTES, so that others have theirs. */
 #define TURN_REQUESTS 256u
+
+#define LOOK_NS       20000u /* how long a client is waited for without sleeping */
+#define LOOKS_IN_VAIN 4u     /* so often in a row */
+#define LOOK_EVERY    64u    /* then in one of so many turns */
 
 /* Where in the worker's buffer the bytes are that were received and not used yet. */
 struct input {
@@ -300,9 +305,42 @@ static bool hungry(struct connection *c, const struct input *in, uint64_t bytes)
 	return c->writing || !connection_full(c);
 }
 
+/*
+ * A client that has one request at a time under way sends the next one some microseconds after the
+ * reply, and many send a WRITE's payload with a call of its own. To sleep until then takes longer than
+ * to look again for a moment, and no less of the CPU, which goes to whoever else wants it meanwhile.
+ * Only for a client that is alone, and not for one that was waited for in vain, but now and then.
+ */
+static bool worth_a_look(struct connection *c)
+{
+	if (atomic_load_explicit(&c->server->n_connections, memory_order_relaxed) > 1)
+		return false; /* the CPU has better things to do */
+	if (c->vain < LOOKS_IN_VAIN)
+		return true;
+	c->unlooked = (uint8_t)((c->unlooked + 1) % LOOK_EVERY);
+	return c->unlooked == 0;
+}
+
+static ssize_t look_again(struct worker *w, struct connection *c, struct input *in)
+{
+	uint64_t until = now_ns() + LOOK_NS;
+	ssize_t n;
+
+	do {
+		sched_yield();
+		n = receive(w, c, in);
+	} while (n == -EAGAIN && now_ns() < until);
+	if (n != -EAGAIN)
+		c->vain = 0;
+	else if (c->vain < LOOKS_IN_VAIN)
+		c->vain++;
+	return n;
+}
+
 void receive_turn(struct worker *w, struct connection *c)
 {
 	struct input in = {0};
+	unsigned before = 0, came = 0; /* requests: so far, and with what was received last */
 	uint64_t bytes = 0;
 	ssize_t n = 1;
 
@@ -313,12 +351,16 @@ void receive_turn(struct worker *w, struct connection *c)
 	}
 	while (hungry(c, &in, bytes)) {
 		n = receive(w, c, &in);
+		if (n == -EAGAIN && came == 1 && worth_a_look(c))
+			n = look_again(w, c, &in);
 		if (n <= 0)
 			break;
+		before = in.requests;
 		in.n += (size_t)n;
 		bytes += (uint64_t)n;
 		consume(w, c, &in);
 		reply_finish(w);
+		came = in.requests - before;
 	}
 	if (n == 0)
 		end_receiving(c, false);
