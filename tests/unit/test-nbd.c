@@ -290,6 +290,8 @@ static void test_cancelled(void **state)
 		skip();
 	io = open_it(&job);
 	kill(pid, SIGSTOP);
+	/* Until all of its threads have stopped, one may answer. */
+	assert_int_equal(waitpid(pid, NULL, WUNTRACED), pid);
 	assert_int_equal(pthread_create(&thread, NULL, cancel, &job), 0);
 	fails(io_pread(io, buf, sizeof(buf), 0, &e), -ECANCELED, &e, "cancelled");
 	pthread_join(thread, NULL);
