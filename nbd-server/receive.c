@@ -22,7 +22,7 @@
 /* A turn ends when it had so many, or TURN_BYTES, so that others have theirs. */
 #define TURN_REQUESTS 256u
 
-#define LOOK_NS       20000u /* how long a client is waited for without sleeping */
+#define LOOK_NS       60000u /* how long a client is waited for without sleeping */
 #define LOOKS_IN_VAIN 4u     /* so often in a row */
 #define LOOK_EVERY    64u    /* then in one of so many turns */
 
