@@ -39,7 +39,7 @@ def resumed(place, fmt, end, options=(), **mirror):
             switch(guest)
             guest.steps(20)
             guest.quit()
-    holds(disk, 'target', fmt)
+    holds(disk, 'target', fmt, killed=end is Export.killed)
 
 
 def killed():

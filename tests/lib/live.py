@@ -167,11 +167,13 @@ def gone(guest, job):
     guest.event('JOB_STATUS_CHANGE', id=job, status='null')
 
 
-def holds(disk, image, fmt):
+def holds(disk, image, fmt, killed=False):
     """An image that no one uses any more holds what the guest did, by our judgement and the
-    peer's."""
+    peer's. Whoever was killed while writing it may have left clusters that leak, and no other fault."""
     raw = image
     if fmt != 'raw':
+        if killed:
+            img('check', '-r', 'leaks', '-f', fmt, image)
         img('check', '-f', fmt, image)
         peer('check', '-f', fmt, image)
         raw = 'held.raw'
